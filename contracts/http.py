@@ -1,0 +1,60 @@
+"""What travels over HTTP: the replaced module's broadcast routes, the status route, RFC 9457 problems."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.events import EventType
+from contracts.ids import DiagnosisId, EventId
+
+BROADCAST_ROUTES: Final[dict[EventType, str]] = {
+    EventType.RECOMMENDATION: "/ws/broadcast-recommendation-update",
+    EventType.EFFECTIVENESS: "/ws/broadcast-effectiveness-update",
+    EventType.FEEDBACK: "/ws/broadcast-feedback-update",
+}
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+MAX_IDEMPOTENCY_KEY: Final = 255
+PROBLEM_JSON: Final = "application/problem+json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Accepted(_Model):
+    """The broker confirmed the event."""
+
+    status: Literal["accepted"] = "accepted"
+    event_id: EventId
+    diagnosis_id: DiagnosisId
+
+
+class StatusReport(_Model):
+    """Who is connected and what waits. Keys are diagnosis ids in decimal."""
+
+    total_diagnoses: int
+    """Diagnoses with at least one connection."""
+    total_connections: int
+    connections_by_diagnosis: dict[str, int]
+    queued_messages_by_diagnosis: dict[str, int]
+    """Every diagnosis with waiting events, also those nobody is connected to."""
+    truncated: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """True: without a management API only diagnoses this cluster has seen could be asked for."""
+
+
+class Health(_Model):
+    """Answer of `/livez` and `/readyz`."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str] = Field(default_factory=dict)
+
+
+class Problem(_Model):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For 422: each field that is wrong, and why."""

@@ -1,0 +1,148 @@
+"""What travels over a WebSocket: JSON text frames, told apart by `type`.
+
+Server to client every frame is a `WebSocketMessage`: type, diagnosis, time, data; an event adds its id. Client to server
+there are three frames, and a client that sends none of them is served all the same.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from contracts.events import EventType
+from contracts.ids import ConnectionId, DiagnosisId, EventId
+
+SUBPROTOCOL: Final = "realtime.v1"
+BEARER_SUBPROTOCOL: Final = "bearer."
+"""A token may be offered as sub-protocol `bearer.<jwt>` beside SUBPROTOCOL, which is the one answered."""
+
+MAX_FRAME_BYTES: Final = 4 * 1024
+"""A client's frame; larger ones end the connection with 1009."""
+MAX_AUTH_FRAME_BYTES: Final = 16 * 1024
+"""An `auth` frame: tokens can be large."""
+
+ReceiptMode = Literal["pong", "ack", "none"]
+
+
+def rfc3339(unix_seconds: float) -> str:
+    """RFC 3339, UTC, milliseconds: `2026-11-22T10:00:00.000Z`."""
+    moment = datetime.fromtimestamp(round(unix_seconds * 1000) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Frame(BaseModel):
+    """A JSON object with a `type`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class WebSocketMessage(Frame):
+    """A frame from server to client."""
+
+    type: str
+    diagnosis_id: DiagnosisId
+    timestamp: str
+    """RFC 3339, UTC, milliseconds."""
+    data: Any
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON, the payload of a text frame."""
+        return self.model_dump_json().encode()
+
+
+class WelcomeData(Frame):
+    """What a client may count on from here."""
+
+    connection_id: ConnectionId
+    queued_messages: int
+    """Events that wait for this client; they follow, in order."""
+    gap: bool
+    """The backlog was full: older events may be gone."""
+    resumed: bool
+    """False: this device's queue was made just now, it has no past."""
+    receipts: ReceiptMode
+    """How arrival is proved: WebSocket PONG, `ack` frames, or not at all."""
+    window: int
+    """Events sent before the first must be proved."""
+    receipt_timeout_seconds: float
+    heartbeat_seconds: float
+
+
+class Welcome(WebSocketMessage):
+    """The first frame."""
+
+    type: Literal["connect"] = "connect"
+    data: WelcomeData
+
+
+class EventMessage(WebSocketMessage):
+    """An event; `data` is the published body without `diagnosis_id`."""
+
+    type: EventType
+    event_id: EventId
+    data: dict[str, Any]
+    redelivered: Literal[True] | None = None
+    """Present when this event was, or may have been, sent on another connection before."""
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON without `redelivered` unless it is true."""
+        return self.model_dump_json(exclude_none=False, exclude=None if self.redelivered else {"redelivered"}).encode()
+
+
+class GapData(Frame):
+    """How many events were dropped while connected; null: unknown."""
+
+    evicted: int | None
+
+
+class Gap(WebSocketMessage):
+    """Events were dropped that this client will not get."""
+
+    type: Literal["gap"] = "gap"
+    data: GapData
+
+
+class Pong(WebSocketMessage):
+    """Answer to a client's `ping` frame."""
+
+    type: Literal["pong"] = "pong"
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class ErrorData(Frame):
+    """What was wrong with a frame."""
+
+    code: str
+    message: str
+
+
+class ErrorMessage(WebSocketMessage):
+    """A client's frame could not be used; the connection lives."""
+
+    type: Literal["error"] = "error"
+    data: ErrorData
+
+
+class Ping(Frame):
+    """Keep-alive of clients that cannot send WebSocket PINGs; the bare text `ping` is the same."""
+
+    type: Literal["ping"] = "ping"
+
+
+class Ack(Frame):
+    """This event, and all sent before it on this connection, were handled. Unknown ids are ignored."""
+
+    type: Literal["ack"] = "ack"
+    event_id: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Auth(Frame):
+    """The token as first frame, or a new one before the old expires."""
+
+    type: Literal["auth"] = "auth"
+    token: str
+
+
+ClientFrame = Ping | Ack | Auth
+CLIENT_FRAME: Final[TypeAdapter[ClientFrame]] = TypeAdapter(Annotated[ClientFrame, Field(discriminator="type")])
+SERVER_MESSAGES: Final = (Welcome, EventMessage, Gap, Pong, ErrorMessage)
