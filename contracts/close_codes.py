@@ -1,7 +1,7 @@
 """Why the server ends a WebSocket connection, and what the client should do about it.
 
-The number carries the advice (RFC 6455 §7.4; 1012 and 1013 from the IANA WebSocket close code registry; 4000–4999 are
-private use, RFC 6455 §7.4.2). The reason texts are fixed: a stranger learns nothing from them.
+The number carries the advice (RFC 6455 §7.4; 1012 and 1013 from the IANA WebSocket close code registry; 4000–4999
+are private use, RFC 6455 §7.4.2). The reason texts are fixed: a stranger learns nothing from them.
 """
 
 from enum import IntEnum, StrEnum
@@ -43,6 +43,19 @@ REASONS: Final[dict[CloseCode, str]] = {
     CloseCode.TOO_MANY_FRAMES: "too many frames",
 }
 """The reason text of each code, at most 123 bytes (RFC 6455 §5.5)."""
+
+MEANINGS: Final[dict[CloseCode, str]] = {
+    CloseCode.NORMAL: "the client ended the connection, and this is the server's answer",
+    CloseCode.NOT_ALLOWED: "no valid token, not the owner, no such diagnosis, no valid id: one text for all",
+    CloseCode.FRAME_TOO_LARGE: "a frame over 4 KiB (an `auth` frame: over 16 KiB)",
+    CloseCode.RESTARTING: "a deploy or restart of one replica; another one serves already",
+    CloseCode.TRY_LATER: "the client reads too slowly, or the broker or the database is away",
+    CloseCode.TOKEN_EXPIRED: "the token's `exp` has passed and no `auth` frame renewed it",
+    CloseCode.NO_RECEIPT: "no PONG or `ack` proved what was sent: the connection is presumed dead",
+    CloseCode.REPLACED: "the same device connected again; two tabs that both came back would fight for ever",
+    CloseCode.TOO_MANY_FRAMES: "more frames than a client has use for (proving frames do not count)",
+}
+"""What happened, for the documents: it is not sent."""
 
 ADVICE: Final[dict[CloseCode, Advice]] = {
     CloseCode.NORMAL: Advice.COME_BACK,

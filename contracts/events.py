@@ -1,14 +1,14 @@
 """What upstream tasks publish: one body a kind of event, JSON, at most 64 KiB.
 
-Tolerant to publishers: unknown fields are dropped, so that a publisher may add a field first. Strict in everything
-else: types are not coerced (`"5"` is no rating), NaN and Infinity are no numbers (RFC 8259 §6).
+Tolerant to publishers: unknown fields are dropped, so that a publisher may add a field first. Strict in
+everything else: types are not coerced (`"5"` is no rating), NaN and Infinity are no numbers (RFC 8259 §6).
 """
 
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
 from contracts.ids import MAX_ID, DiagnosisIdField
 
@@ -64,6 +64,7 @@ class EffectivenessUpdate(EventBody):
     event_type: ClassVar[EventType] = EventType.EFFECTIVENESS
 
     recommendation_id: RecordId
+    """The recommendation whose score this is."""
     effectiveness: Ratio
     """Share from 0 to 1."""
     confidence: Ratio
@@ -78,6 +79,7 @@ class FeedbackUpdate(EventBody):
     event_type: ClassVar[EventType] = EventType.FEEDBACK
 
     feedback_id: RecordId
+    """The feedback that was summarised."""
     rating: Annotated[int, Field(ge=1, le=5, strict=True)]
     """Stars from 1 to 5."""
     effectiveness: Ratio
@@ -96,7 +98,7 @@ class BodyInvalid(ValueError):
 def parse_body(event_type: EventType, body: bytes) -> EventBody:
     """Read an AMQP or HTTP body as an event of the kind given.
 
-    Raises BodyInvalid: too large, no JSON, NaN or Infinity, a missing field, a wrong type, a value out of range.
+    Raises BodyInvalid: too large, no JSON, NaN or Infinity, a field missing, of a wrong type or out of range.
     """
     if len(body) > MAX_BODY_BYTES:
         raise BodyInvalid(f"the body is larger than {MAX_BODY_BYTES} bytes")
@@ -110,9 +112,18 @@ def parse_body(event_type: EventType, body: bytes) -> EventBody:
         raise BodyInvalid(explain(error)) from None
 
 
-def explain(error: ValidationError) -> str:
-    """Say what is wrong with each field, by name and rule, without repeating what was sent."""
+def explain(error: ValidationError, *, depth: int = 1) -> str:
+    """Say what is wrong with each field, by name and rule, without repeating what was sent.
+
+    `depth`: how many parts of a field's place are names of ours. Below `old_data` and `new_data` the keys are
+    the publisher's, and may say as much about a patient as a value does.
+    """
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'][:4]) or 'body'}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc'][:depth]) or 'body'}: {_rule(problem)}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)[:5]
     )
+
+
+def _rule(problem: ErrorDetails) -> str:
+    """The rule that was broken. Of pydantic's texts for the types used here, one quotes its input."""
+    return "no such type" if problem["type"] == "union_tag_invalid" else problem["msg"]

@@ -14,12 +14,21 @@ ClientId = NewType("ClientId", str)
 MAX_ID: Final = 2**63 - 1
 """Identifiers fit PostgreSQL's `bigint`."""
 
-DiagnosisIdField = Annotated[DiagnosisId, Field(ge=1, le=MAX_ID, strict=True, description="The diagnosis")]
-UserIdField = Annotated[UserId, Field(ge=1, le=MAX_ID, strict=True, description="The user")]
-
-CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,128}$"
 MAX_EVENT_ID: Final = 128
 """Characters in an event id (AMQP `message_id`); they must be printable."""
+
+DiagnosisIdField = Annotated[DiagnosisId, Field(ge=1, le=MAX_ID, strict=True, description="The diagnosis.")]
+UserIdField = Annotated[UserId, Field(ge=1, le=MAX_ID, strict=True, description="The user.")]
+EventIdField = Annotated[
+    EventId,
+    Field(
+        min_length=1,
+        max_length=MAX_EVENT_ID,
+        description="Names the event, in printable characters; it never changes: clients de-duplicate by it.",
+    ),
+]
+
+CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,128}$"
 
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN.removesuffix("$") + r"\Z")
 _DIGITS = re.compile(r"[1-9][0-9]{0,18}\Z")

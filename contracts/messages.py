@@ -1,16 +1,16 @@
 """What travels over a WebSocket: JSON text frames, told apart by `type`.
 
-Server to client every frame is a `WebSocketMessage`: type, diagnosis, time, data; an event adds its id. Client to server
-there are three frames, and a client that sends none of them is served all the same.
+Server to client every frame is a `WebSocketMessage`: type, diagnosis, time, data; an event adds its id. Client to
+server there are three frames, and a client that sends none of them is served all the same.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from contracts.events import EventType
-from contracts.ids import ConnectionId, DiagnosisId, EventId
+from contracts.ids import ConnectionId, DiagnosisIdField, EventIdField
 
 SUBPROTOCOL: Final = "realtime.v1"
 BEARER_SUBPROTOCOL: Final = "bearer."
@@ -24,25 +24,37 @@ MAX_AUTH_FRAME_BYTES: Final = 16 * 1024
 ReceiptMode = Literal["pong", "ack", "none"]
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def rfc3339(unix_seconds: float) -> str:
-    """RFC 3339, UTC, milliseconds: `2026-11-22T10:00:00.000Z`."""
-    moment = datetime.fromtimestamp(round(unix_seconds * 1000) / 1000, UTC)
+    """RFC 3339, UTC, milliseconds: `2026-11-22T10:00:00.000Z`.
+
+    Raises ValueError (NaN) or OverflowError for what is no moment of the years 1 to 9999.
+    """
+    moment = _EPOCH + timedelta(milliseconds=round(unix_seconds * 1000))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Frame(BaseModel):
     """A JSON object with a `type`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class WebSocketMessage(Frame):
     """A frame from server to client."""
 
     type: str
-    diagnosis_id: DiagnosisId
+    """Tells the frames apart; a client ignores a type it does not know."""
+    diagnosis_id: DiagnosisIdField
     timestamp: str
-    """RFC 3339, UTC, milliseconds."""
+    """RFC 3339, UTC, milliseconds: of an event when it was published, of any other frame when it was sent."""
     data: Any
 
     def to_bytes(self) -> bytes:
@@ -54,6 +66,7 @@ class WelcomeData(Frame):
     """What a client may count on from here."""
 
     connection_id: ConnectionId
+    """Names this connection, for the logs and for publishers that leave it out (`exclude_connection_id`)."""
     queued_messages: int
     """Events that wait for this client; they follow, in order."""
     gap: bool
@@ -65,7 +78,9 @@ class WelcomeData(Frame):
     window: int
     """Events sent before the first must be proved."""
     receipt_timeout_seconds: float
+    """Without progress for this long while something is unproven, the connection is closed with 4408."""
     heartbeat_seconds: float
+    """The server's WebSocket PINGs are at most this far apart: silence for longer means a dead connection."""
 
 
 class Welcome(WebSocketMessage):
@@ -79,20 +94,17 @@ class EventMessage(WebSocketMessage):
     """An event; `data` is the published body without `diagnosis_id`."""
 
     type: EventType
-    event_id: EventId
+    event_id: EventIdField
     data: dict[str, Any]
-    redelivered: Literal[True] | None = None
+    redelivered: Annotated[Literal[True] | None, Field(exclude_if=lambda value: value is None)] = None
     """Present when this event was, or may have been, sent on another connection before."""
-
-    def to_bytes(self) -> bytes:
-        """UTF-8 JSON without `redelivered` unless it is true."""
-        return self.model_dump_json(exclude_none=False, exclude=None if self.redelivered else {"redelivered"}).encode()
 
 
 class GapData(Frame):
-    """How many events were dropped while connected; null: unknown."""
+    """What is known of the loss."""
 
     evicted: int | None
+    """How many events were dropped while connected; null: unknown."""
 
 
 class Gap(WebSocketMessage):
@@ -107,13 +119,16 @@ class Pong(WebSocketMessage):
 
     type: Literal["pong"] = "pong"
     data: dict[str, Any] = Field(default_factory=dict)
+    """Empty."""
 
 
 class ErrorData(Frame):
     """What was wrong with a frame."""
 
     code: str
+    """For programs: lower-case words joined by `_`."""
     message: str
+    """For people; the frame is not quoted in it."""
 
 
 class ErrorMessage(WebSocketMessage):
@@ -133,7 +148,7 @@ class Ack(Frame):
     """This event, and all sent before it on this connection, were handled. Unknown ids are ignored."""
 
     type: Literal["ack"] = "ack"
-    event_id: Annotated[str, Field(min_length=1, max_length=128)]
+    event_id: EventIdField
 
 
 class Auth(Frame):
@@ -141,8 +156,11 @@ class Auth(Frame):
 
     type: Literal["auth"] = "auth"
     token: str
+    """A JWT; the frame may have up to 16 KiB."""
 
 
 ClientFrame = Ping | Ack | Auth
-CLIENT_FRAME: Final[TypeAdapter[ClientFrame]] = TypeAdapter(Annotated[ClientFrame, Field(discriminator="type")])
+CLIENT_FRAME: Final[TypeAdapter[ClientFrame]] = TypeAdapter(
+    Annotated[ClientFrame, Field(discriminator="type")]
+)
 SERVER_MESSAGES: Final = (Welcome, EventMessage, Gap, Pong, ErrorMessage)

@@ -4,8 +4,8 @@
     effectiveness  ─┼──────────────┤       └ nobody bound: diagnosis.unrouted ─► queue diagnosis.unrouted
     feedback       ─┘              └─► diagnosis.devices ─ diagnosis.<id> ─► queue diagnosis.<id>.device.<key>
 
-A running system cannot change the arguments of a queue that exists (RabbitMQ answers 406), so they are part of the
-contract like the names.
+A running system cannot change the arguments of a queue that exists (RabbitMQ answers 406), so they are part of
+the contract like the names.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ EXCHANGES: Final[dict[EventType, str]] = {
     EventType.EFFECTIVENESS: "diagnosis.effectiveness",
     EventType.FEEDBACK: "diagnosis.feedback",
 }
-"""Where tasks publish: topic, durable, routing key `diagnosis.<id>`. The exchange says which kind an event is."""
+"""Where tasks publish: topic, durable, routing key `diagnosis.<id>`. The exchange says an event's kind."""
 
 EVENT_TYPES: Final[dict[str, EventType]] = {exchange: kind for kind, exchange in EXCHANGES.items()}
 
@@ -31,11 +31,11 @@ EVENTS: Final = "diagnosis.events"
 DEVICES: Final = "diagnosis.devices"
 """Inner topic exchange: device queues bind here. It has no alternate exchange."""
 UNROUTED: Final = "diagnosis.unrouted"
-"""Fanout exchange and the queue behind it: events of diagnoses that have no queue yet, and wrong routing keys."""
+"""Fanout exchange and the queue behind it: events of diagnoses without a queue, and wrong routing keys."""
 PARKED: Final = "diagnosis.parked"
 """Queue of refused events, with the reason in their headers."""
 NODES: Final = "realtime.nodes"
-"""Topic exchange between replicas, and the dead-letter exchange of backlogs (an eviction is thereby heard of)."""
+"""Topic exchange between replicas, and the backlogs' dead-letter exchange (an eviction is thereby heard of)."""
 
 ANY_DIAGNOSIS: Final = "diagnosis.*"
 
@@ -52,7 +52,7 @@ NODE_EXPIRES_MS: Final = 60_000
 NODE_LIMIT: Final = 10_000
 
 QUORUM_DELIVERY_LIMIT: Final = 1_000_000
-"""With no delivery limit a quorum queue of RabbitMQ 3.x puts returned events at its back (4.x: drops after 20)."""
+"""Without one, a quorum queue of RabbitMQ 3.x puts returned events at its back (4.x: drops them after 20)."""
 
 QueueType = Literal["classic", "quorum"]
 Arguments = dict[str, str | int | bool]
@@ -90,7 +90,7 @@ def shared_queue(diagnosis: DiagnosisId) -> str:
 
 
 def device_key(user: UserId, client: ClientId) -> str:
-    """Hash of user and device name: bounded in length and characters, and not to be guessed from either alone."""
+    """Hash of user and device name: bounded in length and characters, not to be guessed from one alone."""
     return hashlib.sha256(f"{user}\n{client}".encode()).hexdigest()[:32]
 
 
@@ -101,9 +101,9 @@ def device_queue(diagnosis: DiagnosisId, key: str) -> str:
 
 def parse_queue(name: str) -> tuple[DiagnosisId, str | None] | None:
     """The diagnosis and, for a device queue, the device key that a queue's name carries."""
-    number, _, key = name.removeprefix("diagnosis.").partition(".device.")
+    number, device, key = name.removeprefix("diagnosis.").partition(".device.")
     diagnosis = parse_diagnosis_id(number) if name.startswith("diagnosis.") else None
-    return None if diagnosis is None else (diagnosis, key or None)
+    return None if diagnosis is None or (device and not key) else (diagnosis, key or None)
 
 
 def node_queue(replica: str) -> str:
