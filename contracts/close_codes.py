@@ -1,7 +1,7 @@
 """Why the server ends a WebSocket connection, and what the client should do about it.
 
-The number carries the advice (RFC 6455 §7.4; 1012 and 1013 from the IANA WebSocket close code registry; 4000–4999
-are private use, RFC 6455 §7.4.2). The reason texts are fixed: a stranger learns nothing from them.
+The number carries the advice (RFC 6455 §7.4; 1012 and 1013 from the IANA WebSocket close code registry;
+4000–4999 are private use, RFC 6455 §7.4.2). The reason texts are fixed: a stranger learns nothing from them.
 """
 
 from enum import IntEnum, StrEnum

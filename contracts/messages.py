@@ -1,7 +1,7 @@
 """What travels over a WebSocket: JSON text frames, told apart by `type`.
 
-Server to client every frame is a `WebSocketMessage`: type, diagnosis, time, data; an event adds its id. Client to
-server there are three frames, and a client that sends none of them is served all the same.
+Server to client every frame is a `WebSocketMessage`: type, diagnosis, time, data; an event adds its id.
+Client to server there are three frames, and a client that sends none of them is served all the same.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ class WebSocketMessage(Frame):
     type: str
     """Tells the frames apart; a client ignores a type it does not know."""
     diagnosis_id: DiagnosisIdField
-    timestamp: str
+    timestamp: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """RFC 3339, UTC, milliseconds: of an event when it was published, of any other frame when it was sent."""
     data: Any
 
@@ -84,7 +84,7 @@ class WelcomeData(Frame):
 
 
 class Welcome(WebSocketMessage):
-    """The first frame."""
+    """The welcome: the first frame, once the client may watch the diagnosis."""
 
     type: Literal["connect"] = "connect"
     data: WelcomeData

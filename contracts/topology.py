@@ -4,8 +4,8 @@
     effectiveness  ─┼──────────────┤       └ nobody bound: diagnosis.unrouted ─► queue diagnosis.unrouted
     feedback       ─┘              └─► diagnosis.devices ─ diagnosis.<id> ─► queue diagnosis.<id>.device.<key>
 
-A running system cannot change the arguments of a queue that exists (RabbitMQ answers 406), so they are part of
-the contract like the names.
+A running system cannot change the arguments of a queue that exists (RabbitMQ answers 406), so they are part
+of the contract like the names.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ UNROUTED: Final = "diagnosis.unrouted"
 PARKED: Final = "diagnosis.parked"
 """Queue of refused events, with the reason in their headers."""
 NODES: Final = "realtime.nodes"
-"""Topic exchange between replicas, and the backlogs' dead-letter exchange (an eviction is thereby heard of)."""
+"""Topic exchange between replicas, and the backlogs' dead-letter exchange: so evictions are heard of."""
 
 ANY_DIAGNOSIS: Final = "diagnosis.*"
 
@@ -129,6 +129,11 @@ def device_arguments(*, limit: int = BACKLOG_LIMIT, queue_type: QueueType = "cla
     """Arguments of a device queue."""
     return backlog_arguments(limit=limit, queue_type=queue_type) | {"x-expires": DEVICE_EXPIRES_MS}
 
+
+OUTER_ARGUMENTS: Final[Arguments] = {"alternate-exchange": UNROUTED}
+"""Of the three exchanges that tasks publish to: a wrong routing key ends in UNROUTED, not nowhere."""
+EVENTS_ARGUMENTS: Final[Arguments] = {"alternate-exchange": UNROUTED}
+"""Of EVENTS: an event of a diagnosis without a shared queue ends in UNROUTED."""
 
 UNROUTED_ARGUMENTS: Final[Arguments] = {"x-single-active-consumer": True, "x-max-length": UNROUTED_LIMIT}
 PARKED_ARGUMENTS: Final[Arguments] = {"x-max-length": PARKED_LIMIT, "x-message-ttl": PARKED_TTL_MS}
