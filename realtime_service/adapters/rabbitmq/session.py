@@ -1,0 +1,240 @@
+"""A session: one durable queue, consumed on a channel of its own, re-opened for as long as it is wanted.
+
+Law: a session is released by closing its channel, never by `basic.cancel` while deliveries are unacknowledged: cancel
+activates the next single active consumer at once and the returned events arrive behind newer ones; closing the channel
+returns them to their old places in one step (RabbitMQ 3.10, classic and quorum queues).
+
+A task runs only while a session changes its state; one that is open or closed costs none.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from contracts.ids import DiagnosisId
+from realtime_service.adapters.rabbitmq.backoff import delays
+from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
+from realtime_service.adapters.rabbitmq.parking import Parking
+from realtime_service.adapters.rabbitmq.reading import (
+    Occurrences,
+    content_key,
+    declared_id,
+    event_id_of,
+    origin_of,
+    read_event,
+)
+from realtime_service.domain.errors import BrokerUnavailable, EventInvalid, RealtimeError
+from realtime_service.domain.sessions import SessionListener
+from realtime_service.domain.window import WINDOW_EVENTS
+
+log = structlog.get_logger(__name__)
+
+FIRST_DELAY_SECONDS: Final = 0.05
+LONGEST_DELAY_SECONDS: Final = 5.0
+CLOSE_TIMEOUT_SECONDS: Final = 5.0
+
+MakeQueue = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The queue a session consumes, and how it comes to be if it does not exist."""
+
+    queue: str
+    diagnosis: DiagnosisId
+    limit: int
+    make: MakeQueue
+
+
+class QueueSession:
+    """Consumes `source` and tells `listener`; see `realtime_service.domain.ports.Session`."""
+
+    def __init__(self, link: BrokerLink, source: Source, listener: SessionListener, parking: Parking) -> None:
+        self._link = link
+        self._source = source
+        self._listener = listener
+        self._parking = parking
+        self._occurrences = Occurrences()
+        self._channel: AbstractChannel | None = None
+        self._generation = 0
+        self._wanted = False
+        self._opened = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._settled = 0
+        self._acknowledged = 0
+        self._settling = False
+        self._refused: dict[int, DeliveredMessage] = {}
+
+    # What its user calls
+
+    def open(self) -> None:
+        """Want this session; it opens as soon as there is a broker, and again after every loss."""
+        self._wanted = True
+        self._tend()
+
+    async def opened(self) -> None:
+        """Return once the session consumes."""
+        await self._opened.wait()
+
+    async def release(self) -> None:
+        """Close the channel: what is unsettled is back in the queue, in its place, when this returns."""
+        self._wanted = False
+        if self._task:
+            await asyncio.wait([self._task])
+        await self._close_channel()
+
+    def renew(self) -> None:
+        """Give everything unsettled back and consume anew."""
+        if self._channel is not None and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._reopen())
+
+    def settle(self, generation: int, tag: int) -> None:
+        """Acknowledge everything up to `tag`; one frame for all that is settled in a loop turn."""
+        if generation != self._generation or self._channel is None:
+            return  # a channel that is gone; the broker delivers again, and the window knows what was proven
+        self._settled = tag
+        self._occurrences.settled(tag)
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._acknowledge)
+
+    def park(self, generation: int, tag: int, reason: str) -> None:
+        """Bring a delivery to the parking queue, then tell the listener."""
+        message = self._refused.pop(tag, None)
+        if generation == self._generation and message is not None:
+            self._parking.park(message, reason, lambda: self._listener.parked(generation, tag))
+
+    async def depth(self) -> int:
+        """Events ready in the queue, counted behind every delivery made so far. Raises when there is no channel."""
+        if self._channel is None:
+            raise ConnectionError("the session is not open")
+        answer = await self._channel.queue_declare(self._source.queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
+        return answer.message_count or 0
+
+    # Opening
+
+    def _tend(self) -> None:
+        if self._wanted and self._channel is None and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._open(), name=f"open {self._source.queue}")
+
+    async def _open(self) -> None:
+        pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
+        made = False
+        while self._wanted:
+            await self._link.wait_up()
+            pause = next(pauses)
+            try:
+                with translated():
+                    async with self._link.opening:
+                        if self._wanted:
+                            await self._consume(made=made)
+                return
+            except BrokerUnavailable as error:
+                if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                    log.warning("session_not_opened", reason=str(error))
+                elif not made and (made := await self._make()):
+                    pause = 0
+            await self._close_channel()
+            await asyncio.sleep(pause)
+
+    async def _make(self) -> bool:
+        try:
+            with translated():
+                await self._source.make()
+        except (RealtimeError, TimeoutError) as error:
+            log.warning("queue_not_made", reason=str(error) or "no answer in time")
+            return False
+        return True
+
+    async def _consume(self, *, made: bool) -> None:
+        channel = await self._link.channel()
+        self._channel = channel
+        await channel.basic_qos(prefetch_count=WINDOW_EVENTS, timeout=RPC_TIMEOUT_SECONDS)
+        queue = self._source.queue
+        answer = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
+        self._generation += 1
+        generation = self._generation
+        self._settled = self._acknowledged = 0
+        channel.closing.add_done_callback(lambda _: self._on_closed(channel))
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._on_cancelled(channel))
+        ready = answer.message_count or 0
+        full = ready >= self._source.limit
+        self._listener.opened(generation, ready, full=full, made=made)
+        await channel.basic_consume(
+            queue,
+            lambda message: self._on_message(generation, message),
+            timeout=RPC_TIMEOUT_SECONDS,
+        )
+        self._opened.set()
+
+    # Losing
+
+    def _on_cancelled(self, channel: AbstractChannel) -> None:
+        """The broker cancelled the consumer: the queue was deleted, or its node is gone."""
+        if channel is self._channel:
+            log.warning("consumer_cancelled_by_broker")
+            self.renew()
+
+    async def _reopen(self) -> None:
+        await self._close_channel()
+        if self._wanted:
+            await self._open()
+
+    def _on_closed(self, channel: AbstractChannel) -> None:
+        if channel is self._channel:
+            self._forget_channel()
+            self._tend()
+
+    def _forget_channel(self) -> None:
+        self._channel = None
+        self._opened.clear()
+        self._refused.clear()
+        self._occurrences.lost()
+        self._listener.lost()
+
+    async def _close_channel(self) -> None:
+        if (channel := self._channel) is None:
+            return
+        self._forget_channel()
+        with suppress(Exception):
+            await self._send_ack(channel)
+            await asyncio.wait_for(channel.close(), CLOSE_TIMEOUT_SECONDS)
+
+    # Deliveries
+
+    def _on_message(self, generation: int, message: DeliveredMessage) -> None:
+        if generation != self._generation or self._channel is None:
+            return
+        tag = message.delivery_tag or 0
+        redelivered = bool(message.redelivered)
+        try:
+            event_id = declared_id(message)
+            if event_id is None:
+                content = content_key(message, origin_of(message))
+                event_id = event_id_of(content, self._occurrences.number(content, tag, redelivered=redelivered))
+            event = read_event(message, self._source.diagnosis, event_id, time.time())
+        except EventInvalid as error:
+            self._refused[tag] = message
+            self._listener.refused(tag, error.reason)
+            return
+        self._listener.delivered(tag, event, redelivered=redelivered)
+
+    def _acknowledge(self) -> None:
+        self._settling = False
+        if self._channel is not None:
+            asyncio.create_task(self._send_ack(self._channel))  # noqa: RUF006  (ends at once)
+
+    async def _send_ack(self, channel: AbstractChannel) -> None:
+        if self._settled <= self._acknowledged:
+            return
+        self._acknowledged = self._settled
+        with suppress(Exception):  # a channel that is closing: the broker delivers again
+            await channel.basic_ack(self._settled, multiple=True, wait=False)

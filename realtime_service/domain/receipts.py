@@ -1,0 +1,91 @@
+"""What one connection was sent and has not proved that it received.
+
+Law: bytes written to a socket prove nothing. A WebSocket PING that carries a number is written behind the frames; its
+PONG proves everything written before it, because TCP and RFC 6455 §5.5.3 keep order. With `receipts=ack` the client's
+own word proves instead, and PONGs only say that it lives.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from contracts.ids import EventId
+from contracts.messages import ReceiptMode
+
+PING_EVERY_BYTES: Final = 16 * 1024
+"""A long burst is proved in parts, so that the window moves while the rest is still under way."""
+
+
+class Receipts:
+    """Numbers PINGs, remembers what each covers, turns PONGs and acks into proven event ids, in the order sent."""
+
+    __slots__ = ("_answered", "_asked", "_bytes", "_sent", "mode")
+
+    def __init__(self, mode: ReceiptMode) -> None:
+        self.mode: ReceiptMode = mode
+        self._sent: deque[tuple[int, EventId]] = deque()  # (number of the PING that covers it, event)
+        self._asked = 0
+        self._answered = 0
+        self._bytes = 0
+
+    @property
+    def unproven(self) -> int:
+        """Events sent and not proven."""
+        return len(self._sent)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the client owes something: a proof, or the PONG of a PING."""
+        return bool(self._sent) or self._answered < self._asked
+
+    def sent(self, event: EventId, size: int) -> None:
+        """Note an event as written, `size` bytes."""
+        self._sent.append((self._asked + 1, event))
+        self._bytes += size
+
+    def ping_due(self, *, more_follows: bool) -> int | None:
+        """The number of the PING to write behind what was written; None when none is needed now.
+
+        One is due every 16 KiB, and, at the end of what is to be written, when none is outstanding.
+        """
+        if self.mode != "pong" or not self._sent or self._sent[-1][0] <= self._asked:
+            return None
+        if self._bytes >= PING_EVERY_BYTES or (not more_follows and self._answered == self._asked):
+            return self.ping()
+        return None
+
+    def ping(self) -> int:
+        """The number of a PING to be written now; it covers all that was written before."""
+        self._asked += 1
+        self._bytes = 0
+        return self._asked
+
+    def pong(self, number: int) -> list[EventId]:
+        """The PONG of PING `number` came: what it proves. A number never asked, or answered before, proves nothing."""
+        if not self._answered < number <= self._asked:
+            return []
+        self._answered = number
+        if self.mode != "pong":
+            return []
+        return self._take(lambda head: head[0] <= number)
+
+    def ack(self, event: EventId) -> list[EventId]:
+        """The client handled `event` and all before it on this connection: what that proves. Unknown ids prove nothing."""
+        if self.mode != "ack" or all(sent != event for _, sent in self._sent):
+            return []
+        proven = []
+        while self._sent:
+            proven.append(self._sent.popleft()[1])
+            if proven[-1] == event:
+                break
+        return proven
+
+    def assume(self) -> list[EventId]:
+        """Take all that was written as received: for `receipts: none`, where no proof can be had."""
+        return self._take(lambda _: True)
+
+    def _take(self, covered: Callable[[tuple[int, EventId]], bool]) -> list[EventId]:
+        proven = []
+        while self._sent and covered(self._sent[0]):
+            proven.append(self._sent.popleft()[1])
+        return proven

@@ -1,0 +1,73 @@
+"""The port between the delivery rules and the broker: a session is one durable queue, consumed until released."""
+
+from typing import Protocol
+
+from contracts.ids import DiagnosisId, EventId
+from realtime_service.domain.event import Event
+
+
+class SessionListener(Protocol):
+    """Told what happens to a session; every call returns at once."""
+
+    def opened(self, generation: int, ready: int, *, full: bool, made: bool) -> None:
+        """A channel is about to consume: `ready` events wait; the queue was `full`; it was `made` just now."""
+
+    def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
+        """The broker handed over an event, in the queue's order."""
+
+    def refused(self, tag: int, reason: str) -> None:
+        """The broker handed over something that is no event."""
+
+    def parked(self, generation: int, tag: int) -> None:
+        """A refused delivery is safe in the parking queue."""
+
+    def lost(self) -> None:
+        """The channel is gone; unsettled deliveries will come again."""
+
+
+class Session(Protocol):
+    """One durable queue, consumed on a channel of its own."""
+
+    def open(self) -> None:
+        """Want the session; it opens as soon as there is a broker, and again after every loss."""
+
+    async def opened(self) -> None:
+        """Return once it consumes."""
+
+    async def release(self) -> None:
+        """Stop; what is unsettled is back in the queue, in its place, when this returns."""
+
+    def renew(self) -> None:
+        """Give everything unsettled back and consume anew."""
+
+    def settle(self, generation: int, tag: int) -> None:
+        """Acknowledge every delivery up to `tag` of that generation's channel."""
+
+    def park(self, generation: int, tag: int, reason: str) -> None:
+        """Bring a refused delivery to the parking queue, then tell the listener."""
+
+    async def depth(self) -> int:
+        """Events ready in the queue, counted behind every delivery made so far. Raises when it is not open."""
+
+
+class Sessions(Protocol):
+    """Makes sessions, and keeps this replica within hearing of what is dropped from their queues."""
+
+    def shared(self, diagnosis: DiagnosisId, listener: SessionListener) -> Session:
+        """The session on a diagnosis' shared queue; a queue that does not exist is asked for at the first-contact door."""
+
+    def device(self, diagnosis: DiagnosisId, key: str, listener: SessionListener) -> Session:
+        """The session on a device's queue; one that does not exist is made."""
+
+    async def watch(self, diagnosis: DiagnosisId) -> None:
+        """Hear of evictions."""
+
+    async def unwatch(self, diagnosis: DiagnosisId) -> None:
+        """Hear no more of them."""
+
+
+class EvictionListener(Protocol):
+    """Told of events that the broker dropped from a queue."""
+
+    def evicted(self, queue: str, event: EventId) -> None:
+        """`event` was dropped from `queue`: too many waited, or for too long."""

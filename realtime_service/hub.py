@@ -1,0 +1,367 @@
+"""The delivery rules at work: carries out what `domain.room` decides, on this replica's sockets and sessions.
+
+Law: a publisher never waits for a client. Everything that happens to a room is handled to its end in one loop turn,
+without `await`; only coming and going wait, each for its own diagnosis alone.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Final, Protocol
+
+import structlog
+
+from contracts import topology
+from contracts.close_codes import CloseCode
+from contracts.ids import ConnectionId, DiagnosisId, EventId
+from realtime_service.domain.errors import Disconnect
+from realtime_service.domain.event import Event
+from realtime_service.domain.room import SHARED, Effect, Member, Park, Room, Send, SessionKey, Settle, TellGap
+from realtime_service.domain.sessions import Session, Sessions
+from realtime_service.frames import text_frame
+from realtime_service.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+SEEDING_SECONDS: Final = 2.0
+"""How long a new device's own queue waits for the shared stream."""
+RENEW_SECONDS: Final = 300.0
+"""A session whose oldest delivery did not move between two looks is re-opened: RabbitMQ closes channels on which a
+delivery stays unacknowledged for 30 minutes (`consumer_timeout`)."""
+
+
+class Connection(Protocol):
+    """An authenticated socket. Every call returns at once."""
+
+    diagnosis: DiagnosisId
+    member: Member
+
+    def write(self, frame: bytes) -> None:
+        """Send a WebSocket frame, after the welcome and behind everything written before."""
+
+    def tell_gap(self, evicted: int | None) -> None:
+        """Tell the client that events were dropped."""
+
+    def progress(self) -> None:
+        """The client proved something: its clock starts anew."""
+
+    def end(self, code: CloseCode) -> None:
+        """Close; no frame is written after this."""
+
+
+class _Place:
+    """A room, its sockets and its sessions."""
+
+    def __init__(self, hub: "Hub", diagnosis: DiagnosisId) -> None:
+        self.room = Room(diagnosis)
+        self.connections: dict[ConnectionId, Connection] = {}
+        self.shared = hub.sessions.shared(diagnosis, _Listener(hub, self, SHARED, None))
+        self.devices: dict[str, Session] = {}
+        self.made: set[str] = set()
+        self.releasing: dict[str, asyncio.Task[None]] = {}
+        self.closing: asyncio.Task[None] | None = None
+        self.seen: tuple[int, int] | None = None
+
+    def session(self, key: SessionKey) -> Session | None:
+        return self.shared if key is SHARED else self.devices.get(key)
+
+
+class _Listener:
+    """Brings what happens to a session to its room, and what the room decides to the hub."""
+
+    def __init__(self, hub: "Hub", place: _Place, key: SessionKey, member: Member | None) -> None:
+        self._hub = hub
+        self._place = place
+        self._key = key
+        self._member = member
+        self._was_open = False
+
+    def opened(self, generation: int, ready: int, *, full: bool, made: bool) -> None:
+        room, first = self._place.room, not self._was_open
+        effects: list[Effect] = []
+        if self._member is not None and self._key is not SHARED and first:
+            if self._member not in room.members:
+                return
+            effects += room.join_device(self._member, new=made)
+            if made:
+                self._place.made.add(self._key)
+        self._was_open = True
+        if self._current:
+            effects += room.opened(self._key, generation, ready, full=full or (made and not first))
+        self._hub.perform(self._place, effects)
+
+    def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
+        self._hub.metrics.delivered.inc()
+        if self._current:
+            effects = self._place.room.deliver(self._key, tag, event, redelivered=redelivered)
+            self._hub.perform(self._place, effects)
+
+    def refused(self, tag: int, reason: str) -> None:
+        if self._current:
+            self._hub.perform(self._place, self._place.room.refuse(self._key, tag, reason))
+
+    def parked(self, generation: int, tag: int) -> None:
+        if self._current:
+            self._hub.perform(self._place, self._place.room.parked(self._key, generation, tag))
+
+    def lost(self) -> None:
+        if self._current:
+            self._place.room.lost(self._key)
+
+    @property
+    def _current(self) -> bool:
+        """Whether this session still serves somebody: one that is being released hands everything back."""
+        room = self._place.room
+        if self._key is SHARED:
+            return bool(room.members)
+        device = room.devices.get(self._key)
+        return device is not None and device.member is self._member
+
+
+class Hub:
+    """This replica's rooms."""
+
+    def __init__(self, sessions: Sessions, metrics: Metrics, *, join_timeout_seconds: float) -> None:
+        self.sessions = sessions
+        self.metrics = metrics
+        self._join_timeout_seconds = join_timeout_seconds
+        self._places: dict[DiagnosisId, _Place] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the WebSocket route calls
+
+    async def join(self, connection: Connection) -> bool:
+        """Bring a connection into its diagnosis' room; events are written to it from here on. Welcome it afterwards.
+
+        Returns whether it resumes: false for a device whose queue was made just now.
+        Raises Disconnect(1013) when the broker does not answer in time.
+        """
+        member = connection.member
+        try:
+            async with asyncio.timeout(self._join_timeout_seconds):
+                place = await self._enter(connection)
+                await place.shared.opened()
+                return member.device is None or await self._open_device(place, connection, member.device)
+        except TimeoutError:
+            self.leave(connection)
+            raise Disconnect(CloseCode.TRY_LATER, "the broker did not answer in time") from None
+        except BaseException:
+            self.leave(connection)
+            raise
+
+    def leave(self, connection: Connection) -> None:
+        """A connection is gone. What it had not proven goes back, unless another connection has it."""
+        place = self._places.get(connection.diagnosis)
+        member = connection.member
+        if place is None or place.connections.get(member.id) is not connection:
+            return
+        del place.connections[member.id]
+        self.metrics.connections.dec()
+        key = member.device
+        if key is not None and (device := place.room.devices.get(key)) and device.member is member:
+            self._release_device(place, key)
+        elif key is not None and key in place.devices and key not in place.room.devices:
+            self._release_device(place, key)
+        self.perform(place, place.room.leave(member))
+        if not place.connections:
+            place.closing = self._spawn(self._close(place))
+
+    def pong(self, connection: Connection, number: int) -> None:
+        """A connection answered PING `number`."""
+        self._advance(connection, lambda room: room.pong(connection.member, number))
+
+    def ack(self, connection: Connection, event: EventId) -> bool:
+        """A connection acknowledged an event and all before it. Returns whether that proved anything."""
+        return self._advance(connection, lambda room: room.ack(connection.member, event))
+
+    def written(self, connection: Connection) -> None:
+        """Everything was handed to the socket of a connection that cannot prove anything."""
+        self._advance(connection, lambda room: room.written(connection.member))
+
+    def queued_for(self, connection: Connection) -> int:
+        """Events that wait for a connection that is being welcomed."""
+        place = self._places.get(connection.diagnosis)
+        return place.room.queued_for(connection.member) if place else 0
+
+    def gap_for(self, connection: Connection) -> bool:
+        """Whether events may be missing before those."""
+        place = self._places.get(connection.diagnosis)
+        return place.room.gap_for(connection.member) if place else False
+
+    # What the broker tells
+
+    def evicted(self, queue: str, event: EventId) -> None:
+        """The broker dropped an event from a queue."""
+        parsed = topology.parse_queue(queue)
+        place = self._places.get(parsed[0]) if parsed else None
+        if parsed is None or place is None:
+            return
+        self.metrics.evicted.inc()
+        self.perform(place, place.room.evicted(parsed[1], event))
+
+    # What operators and the inherited façade ask
+
+    def connections_of(self, diagnosis: DiagnosisId) -> tuple[Connection, ...]:
+        """The connections of a diagnosis on this replica."""
+        place = self._places.get(diagnosis)
+        return tuple(place.connections.values()) if place else ()
+
+    def connections(self) -> list[Connection]:
+        """All connections of this replica."""
+        return [connection for place in self._places.values() for connection in place.connections.values()]
+
+    def connections_by_diagnosis(self) -> dict[DiagnosisId, int]:
+        """How many connections each diagnosis has here."""
+        return {d: len(place.connections) for d, place in self._places.items() if place.connections}
+
+    def pending_by_diagnosis(self) -> dict[DiagnosisId, int]:
+        """Events sent, or about to be, that nobody has proven: they are not in the broker's ready count."""
+        return {d: n for d, place in self._places.items() if (n := place.room.shared.pending)}
+
+    # Lifetimes
+
+    async def run(self) -> None:
+        """Renew sessions that stand still; for ever."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            for place in list(self._places.values()):
+                head = place.room.shared.head
+                if head is not None and head == place.seen:
+                    place.shared.renew()
+                place.seen = head
+
+    async def close(self) -> None:
+        """Everybody is gone: wait until every session is released."""
+        for connection in self.connections():
+            self.leave(connection)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # Parts
+
+    async def _enter(self, connection: Connection) -> _Place:
+        diagnosis, member = connection.diagnosis, connection.member
+        while (place := self._places.get(diagnosis)) and place.closing:
+            await asyncio.wait([place.closing])
+        if place is None:
+            place = self._places[diagnosis] = _Place(self, diagnosis)
+            self.metrics.rooms.set(len(self._places))
+            place.shared.open()
+            self._spawn(self._watch(diagnosis))
+        if member.device is not None:
+            self._replace(place, member.device)
+        place.connections[member.id] = connection
+        self.metrics.connections.inc()
+        self.perform(place, place.room.join(member))
+        return place
+
+    def _replace(self, place: _Place, key: str) -> None:
+        """The same device comes again: the older connection yields."""
+        for other in list(place.connections.values()):
+            if other.member.device == key:
+                log.info("connection_replaced", connection=other.member.id)
+                other.end(CloseCode.REPLACED)
+                self.leave(other)
+
+    async def _open_device(self, place: _Place, connection: Connection, key: str) -> bool:
+        if releasing := place.releasing.get(key):
+            await asyncio.wait([releasing])
+        place.made.discard(key)
+        listener = _Listener(self, place, key, connection.member)
+        session = place.devices[key] = self.sessions.device(place.room.diagnosis, key, listener)
+        session.open()
+        await session.opened()
+        new = key in place.made
+        if new:
+            self._spawn(self._seed(place, key))
+        return not new
+
+    async def _seed(self, place: _Place, key: str) -> None:
+        """Let a new device have what the shared session holds, then its own queue."""
+        deadline = asyncio.get_running_loop().call_later(
+            SEEDING_SECONDS, lambda: self.perform(place, place.room.end_seeding(key))
+        )
+        try:
+            async with asyncio.timeout(SEEDING_SECONDS):
+                ready = await place.shared.depth()
+        except Exception as error:
+            log.warning("shared_depth_unknown", error=type(error).__name__)
+            return
+        self.perform(place, place.room.shared_depth(key, ready))
+        if key not in place.room.devices or not place.room.devices[key].seeding:
+            deadline.cancel()
+
+    def _release_device(self, place: _Place, key: str) -> None:
+        session = place.devices.pop(key, None)
+        if session is None:
+            return
+
+        async def release() -> None:
+            await session.release()
+            place.releasing.pop(key, None)
+
+        place.releasing[key] = self._spawn(release())
+
+    async def _watch(self, diagnosis: DiagnosisId) -> None:
+        try:
+            await self.sessions.watch(diagnosis)
+        except Exception as error:
+            log.warning("watch_failed", error=type(error).__name__)
+
+    async def _close(self, place: _Place) -> None:
+        """The last connection left: hand everything back to the queue."""
+        diagnosis = place.room.diagnosis
+        try:
+            await place.shared.release()
+            for releasing in list(place.releasing.values()):
+                await asyncio.wait([releasing])
+            await self.sessions.unwatch(diagnosis)
+        finally:
+            del self._places[diagnosis]
+            self.metrics.rooms.set(len(self._places))
+
+    def _advance(self, connection: Connection, decide: Callable[[Room], list[Effect]]) -> bool:
+        place = self._places.get(connection.diagnosis)
+        if place is None or connection.member.id not in place.connections:
+            return False
+        receipts = connection.member.receipts
+        before = receipts.unproven
+        effects = decide(place.room)
+        proven = before - receipts.unproven
+        self.metrics.proven.inc(proven)
+        connection.progress()
+        self.perform(place, effects)
+        return proven > 0
+
+    def perform(self, place: _Place, effects: Iterable[Effect]) -> None:
+        """Carry out what a room decided."""
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._send(place, effect)
+                case Settle(key, generation, tag):
+                    if session := place.session(key):
+                        session.settle(generation, tag)
+                case Park(key, generation, tag, reason):
+                    self.metrics.parked.inc()
+                    if session := place.session(key):
+                        session.park(generation, tag, reason)
+                case TellGap(members, evicted):
+                    for member in members:
+                        if connection := place.connections.get(member.id):
+                            self.metrics.gaps.inc()
+                            connection.tell_gap(evicted)
+
+    def _send(self, place: _Place, send: Send) -> None:
+        event = send.event
+        frame = text_frame(event.repeated_message if send.repeated else event.message)
+        self.metrics.sent.inc(len(send.members))
+        for member in send.members:
+            if connection := place.connections.get(member.id):
+                member.receipts.sent(event.id, len(frame))
+                connection.write(frame)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

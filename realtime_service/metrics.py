@@ -1,0 +1,28 @@
+"""What an operator can count. No label carries a diagnosis or a user."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Metrics:
+    """The service's metrics on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.connections = Gauge("realtime_connections", "Open, authenticated connections", registry=registry)
+        self.rooms = Gauge("realtime_rooms", "Diagnoses with a connection here", registry=registry)
+        self.delivered = Counter("realtime_deliveries", "Events handed over by the broker", registry=registry)
+        self.sent = Counter("realtime_messages_sent", "Event messages written to connections", registry=registry)
+        self.proven = Counter("realtime_messages_proven", "Event messages proved to have arrived", registry=registry)
+        self.parked = Counter("realtime_events_parked", "Bad events brought to the parking queue", registry=registry)
+        self.evicted = Counter("realtime_events_evicted", "Events dropped from a watched backlog", registry=registry)
+        self.gaps = Counter("realtime_gap_notices", "Gap notices sent to clients", registry=registry)
+        self.closed = Counter(
+            "realtime_connections_closed", "Connections ended by the server", ["code"], registry=registry
+        )
+        self.refused = Counter(
+            "realtime_authentications_refused", "Tokens or diagnoses refused", ["reason"], registry=registry
+        )
+        self.untrusted = Counter(
+            "realtime_connections_without_receipts", "Connections whose PONGs never came", registry=registry
+        )
+        self.broker_up = Gauge("realtime_broker_up", "1 while the broker connection is up", registry=registry)

@@ -1,0 +1,62 @@
+"""Token buckets: so many at once, so many a second for long. They refuse at once and never make anybody wait."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from contracts.ids import UserId
+
+MAX_CALLERS: Final = 10_000
+"""Callers remembered, some 200 bytes each. One that is forgotten starts with a full bucket."""
+
+
+class TokenBucket:
+    """Holds up to `burst` tokens and gains `per_second`; full at first. Times are seconds of any one clock."""
+
+    __slots__ = ("_burst", "_per_second", "_tokens", "_updated")
+
+    def __init__(self, per_second: float, burst: float, now: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._tokens = burst
+        self._updated = now
+
+    def take(self, now: float) -> float:
+        """Take a token: 0. Or take none, and say after how many seconds there will be one."""
+        gained = max(0.0, now - self._updated) * self._per_second
+        self._tokens = min(self._burst, self._tokens + gained)
+        self._updated = max(self._updated, now)
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self._per_second
+
+
+class CallerLimits:
+    """A bucket for each caller. When there are too many, the caller not seen for longest is forgotten."""
+
+    def __init__(
+        self,
+        per_second: float,
+        burst: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_callers: int = MAX_CALLERS,
+    ) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._max_callers = max_callers
+        self._buckets: dict[UserId, TokenBucket] = {}  # least recently seen first
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, caller: UserId) -> float:
+        """See `TokenBucket.take`."""
+        now = self._clock()
+        bucket = self._buckets.pop(caller, None) or TokenBucket(self._per_second, self._burst, now)
+        self._buckets[caller] = bucket
+        if len(self._buckets) > self._max_callers:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket.take(now)

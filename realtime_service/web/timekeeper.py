@@ -1,0 +1,93 @@
+"""Deadlines of all connections, kept by one task: an idle connection has no timer of its own.
+
+Each kind of deadline has one length, so a dictionary in order of last touch is in order of deadline too; a look costs
+only what is due.
+"""
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Final, Protocol
+
+TICK_SECONDS: Final = 0.25
+"""How late a deadline may be noticed."""
+
+
+class Timed(Protocol):
+    """A connection as its deadlines see it."""
+
+    def receipt_overdue(self) -> None:
+        """Nothing was proved for the receipt time-out although something is owed."""
+
+    def heartbeat_due(self) -> None:
+        """Nothing was heard for the heartbeat interval."""
+
+    def token_expired(self, expires_at: float) -> None:
+        """The moment at which a token expires, Unix seconds, has come."""
+
+
+class Timekeeper:
+    """Watches receipts, heartbeats and token expiry."""
+
+    def __init__(self, *, receipt_timeout_seconds: float, heartbeat_seconds: float) -> None:
+        self._receipt_timeout = receipt_timeout_seconds
+        self._heartbeat = heartbeat_seconds
+        self._owing: dict[Timed, float] = {}
+        self._quiet: dict[Timed, float] = {}
+        self._expiring: list[tuple[float, int, Timed]] = []
+        self._tie = count()
+
+    def owes(self, connection: Timed) -> None:
+        """The connection made progress, or began to owe a proof: its time starts now."""
+        self._owing.pop(connection, None)
+        self._owing[connection] = asyncio.get_running_loop().time() + self._receipt_timeout
+
+    def begins_to_owe(self, connection: Timed) -> None:
+        """Its time starts now unless it runs already."""
+        if connection not in self._owing:
+            self.owes(connection)
+
+    def owes_nothing(self, connection: Timed) -> None:
+        """Everything is proved."""
+        self._owing.pop(connection, None)
+
+    def heard(self, connection: Timed) -> None:
+        """Something came from the client."""
+        self._quiet.pop(connection, None)
+        self._quiet[connection] = asyncio.get_running_loop().time() + self._heartbeat
+
+    def expires(self, connection: Timed, at: float) -> None:
+        """The connection's token expires at `at`, Unix seconds."""
+        heapq.heappush(self._expiring, (at, next(self._tie), connection))
+
+    def forget(self, connection: Timed) -> None:
+        """The connection ended."""
+        self._owing.pop(connection, None)
+        self._quiet.pop(connection, None)
+
+    async def run(self) -> None:
+        """Look at what is due, for ever."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.look(asyncio.get_running_loop().time(), time.time())
+
+    def look(self, now: float, wall: float) -> None:
+        """Tell every connection whose deadline has come. `now` on the loop's clock, `wall` in Unix seconds."""
+        self._due(self._owing, now, lambda connection: connection.receipt_overdue())
+        self._due(self._quiet, now, lambda connection: connection.heartbeat_due())
+        while self._expiring and self._expiring[0][0] <= wall:
+            at, _, connection = heapq.heappop(self._expiring)
+            connection.token_expired(at)
+
+    @staticmethod
+    def _due(deadlines: dict[Timed, float], now: float, tell: Callable[[Timed], None]) -> None:
+        due = []
+        for connection, deadline in deadlines.items():
+            if deadline > now:
+                break
+            due.append(connection)
+        for connection in due:
+            deadlines.pop(connection, None)
+            tell(connection)
