@@ -52,10 +52,12 @@ HEADERS: Final[Json] = {
             "description": "W3C Trace Context of the publisher.",
         },
         Header.USER_ID.value: {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": MAX_ID,
-            "description": "A personal event: for this user alone, who must own the diagnosis.",
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_ID},
+                {"type": "string", "pattern": "^[0-9]{1,19}$"},
+            ],
+            "description": "A personal event: for this user alone, who must own the diagnosis. A string of "
+            "digits serves tools that can send no integer.",
         },
         Header.EXCLUDE_CONNECTION.value: {
             "type": "string",
