@@ -70,6 +70,8 @@ class Header(StrEnum):
     """A personal event: for this user alone."""
     EXCLUDE_CONNECTION = "exclude_connection_id"
     TRACEPARENT = "traceparent"
+    REPLY_TO = "x-reply-to"
+    """Between replicas: the queue that an answer goes to."""
     DEATH = "x-death"
 
 

@@ -123,6 +123,8 @@ class Hub:
     def __init__(self, sessions: Sessions, metrics: Metrics, *, join_timeout_seconds: float) -> None:
         self.sessions = sessions
         self.metrics = metrics
+        self.on_room: Callable[[DiagnosisId], None] = lambda _: None
+        """Told of every diagnosis that somebody watches."""
         self._join_timeout_seconds = join_timeout_seconds
         self._places: dict[DiagnosisId, _Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -217,6 +219,10 @@ class Hub:
         """Events sent, or about to be, that nobody has proven: they are not in the broker's ready count."""
         return {d: n for d, place in self._places.items() if (n := place.room.shared.pending)}
 
+    def unsettled_by_diagnosis(self) -> dict[DiagnosisId, int]:
+        """Deliveries of shared queues that are here and not settled: the broker does not count them as ready."""
+        return {d: n for d, place in self._places.items() if (n := place.room.shared.unsettled)}
+
     # Lifetimes
 
     async def run(self) -> None:
@@ -246,6 +252,7 @@ class Hub:
             place = self._places[diagnosis] = _Place(self, diagnosis)
             self.metrics.rooms.set(len(self._places))
             place.shared.open()
+            self.on_room(diagnosis)
             self._spawn(self._watch(diagnosis))
         if member.device is not None:
             self._replace(place, member.device)

@@ -1,4 +1,4 @@
-"""One log line a request, and nothing secret in it: tokens travel in queries, sub-protocols and unreadable requests.
+"""One log line a request, and no secret in it: tokens travel in queries, sub-protocols and broken requests.
 
 A WebSocket's line appears when it ends; its duration is the connection's.
 """
@@ -41,7 +41,7 @@ def redact_offered_subprotocols() -> None:
 
 
 def redact_unreadable_requests() -> None:
-    """Keep requests that are not HTTP out of the log: aiohttp 3.14 logs an exception that quotes their text."""
+    """Keep requests that are not HTTP out of the log: aiohttp 3.14 logs an exception that quotes them."""
     logging.getLogger("aiohttp.server").addFilter(_without_quotes)
 
 

@@ -1,7 +1,7 @@
 """The broadcast routes of the replaced module: publish over HTTP, for callers that do not speak AMQP.
 
-Law: the answer 200 comes after the broker's confirm. Checks go from cheap to dear, and a stranger is stopped before
-anything is read: 401, 429, 413, 422, 403, 503. Whose a diagnosis is, and whether it exists, is one answer.
+Law: the answer 200 comes after the broker's confirm. Checks go from cheap to dear, and a stranger is stopped
+before anything is read: 401, 429, 413, 422, 403, 503. Not yours and no such diagnosis are one answer.
 """
 
 import asyncio
@@ -43,15 +43,17 @@ def _handler(kind: EventType) -> Handler:
         body = _parsed(kind, await read_body(request))
         event_id = idempotent_event_id(request, kind, caller, body)
         await _allowed(request, caller, body)
-        event_id = await request.app[EVENT_SINK].publish(body, event_id=event_id, traceparent=traceparent_of(request))
+        event_id = await request.app[EVENT_SINK].publish(
+            body, event_id=event_id, traceparent=traceparent_of(request)
+        )
         accepted = Accepted(event_id=event_id, diagnosis_id=body.diagnosis_id)
         return web.Response(body=accepted.model_dump_json().encode(), content_type="application/json")
 
     return broadcast
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The body, decompressed; at most MAX_BODY_BYTES of it are ever held, however much is sent.
+async def read_body(request: web.Request, *, seconds: float = BODY_SECONDS) -> bytes:
+    """The body, decompressed; never more than MAX_BODY_BYTES of it are held.
 
     Raises HttpProblem: 413 too large, 408 too slow, 400 broken off or badly encoded.
     """
@@ -59,13 +61,15 @@ async def read_body(request: web.Request) -> bytes:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while chunk := await request.content.read(MAX_BODY_BYTES + 1 - len(body)):
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise _too_large()
     except TimeoutError:
-        raise HttpProblem(408, "the body did not arrive in time", headers={hdrs.CONNECTION: "close"}) from None
+        raise HttpProblem(
+            408, "the body did not arrive in time", headers={hdrs.CONNECTION: "close"}
+        ) from None
     except (web.RequestPayloadError, ConnectionError):
         raise HttpProblem(400, "the body broke off or is badly encoded") from None
     return bytes(body)
@@ -97,8 +101,9 @@ def traceparent_of(request: web.BaseRequest) -> str | None:
 
 def _within_rate(request: web.Request, caller: Identity) -> None:
     if wait := request.app[BROADCAST_LIMITS].take(caller.user_id):
-        headers = {hdrs.RETRY_AFTER: str(math.ceil(wait))}
-        raise HttpProblem(429, "too many requests of this caller", headers=headers)
+        raise HttpProblem(
+            429, "too many requests of this caller", headers={hdrs.RETRY_AFTER: str(math.ceil(wait))}
+        )
 
 
 def _parsed(kind: EventType, body: bytes) -> EventBody:
@@ -113,7 +118,9 @@ async def _allowed(request: web.Request, caller: Identity, body: EventBody) -> N
     """Raises HttpProblem(403) or DatabaseUnavailable."""
     owner = await request.app[OWNERSHIP].owner_of(body.diagnosis_id)
     if owner is None or (owner != caller.user_id and not caller.has(Scope.PUBLISHER)):
-        log.info("broadcast_refused", user=caller.user_id, diagnosis=body.diagnosis_id, exists=owner is not None)
+        log.info(
+            "broadcast_refused", user=caller.user_id, diagnosis=body.diagnosis_id, exists=owner is not None
+        )
         raise HttpProblem(403, "the diagnosis is not yours, or there is no such diagnosis")
 
 

@@ -1,4 +1,7 @@
-"""Who sends a request. Law: a token is looked at here and handed to the verifier, nowhere else, and never logged."""
+"""Who sends a request.
+
+Law: a token is taken from the request here, handed to the verifier, and goes nowhere else.
+"""
 
 from aiohttp import hdrs, web
 
@@ -22,7 +25,8 @@ def bearer_token(request: web.BaseRequest) -> str | None:
 async def authenticate(request: web.BaseRequest, verifier: Verifier) -> Identity:
     """The bearer of the request's token.
 
-    Raises `NotAuthenticated` (a 401 with `WWW-Authenticate: Bearer`, see `problems`) or `KeysUnavailable` (a 503).
+    Raises NotAuthenticated, which `problems` answers with 401 and `WWW-Authenticate: Bearer`, or
+    KeysUnavailable: 503.
     """
     token = bearer_token(request)
     if token is None:

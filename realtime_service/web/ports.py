@@ -37,7 +37,10 @@ class Backlogs(Protocol):
     """What waits."""
 
     async def waiting(self) -> tuple[dict[DiagnosisId, int], bool]:
-        """Events waiting for each diagnosis that has any, and whether others may be missing; bounded in time."""
+        """Events waiting for each diagnosis that has any, and whether others may be missing.
+
+        Bounded in time; raises a RealtimeError at most.
+        """
         ...
 
 

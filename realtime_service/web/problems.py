@@ -1,7 +1,7 @@
 """Every error of an HTTP route as RFC 9457 problem details.
 
-Law: a problem says which rule was broken, never what was sent, and nothing at all about a failure of our own. A request
-that aiohttp cannot read as HTTP never gets here: aiohttp answers it by itself, as plain text.
+Law: a problem says which rule was broken, never what was sent, and nothing at all about a failure of our own.
+A request that aiohttp cannot read as HTTP never gets here: aiohttp answers it by itself, as plain text.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +12,13 @@ import structlog
 from aiohttp import hdrs, web
 
 from contracts.http import PROBLEM_JSON, Problem
-from realtime_service.domain.errors import NotAllowed, NotAuthenticated, PublishError, TokenExpired, Unavailable
+from realtime_service.domain.errors import (
+    NotAllowed,
+    NotAuthenticated,
+    PublishError,
+    TokenExpired,
+    Unavailable,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -21,17 +27,21 @@ RETRY_AFTER_SECONDS: Final = 2
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_RENAMED: Final = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110 §15.5; Python 3.11 has older names
+_TITLES: Final = {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+}  # RFC 9110 §15.5; Python 3.11 has older names
 _DETAILS: Final = {
     400: "the request cannot be understood",
     404: "there is no such route",
     405: "the route does not know this method; the header Allow says which it knows",
     413: "the body is too large",
     417: "the header Expect asks for something unknown",
+    503: "not now; repeat the request",
 }
 
 
-class HttpProblem(Exception):  # noqa: N818  (an answer, not always an error of ours)
+class HttpProblem(Exception):
     """Ends a request with a problem. `detail` and `errors` are public."""
 
     def __init__(
@@ -60,13 +70,15 @@ class HttpProblem(Exception):  # noqa: N818  (an answer, not always an error of 
 
 def problem_body(status: int, detail: str, errors: Sequence[str] | None = None) -> bytes:
     """The JSON of a problem; its title is the status' name, as RFC 9457 §4.2.1 asks for `about:blank`."""
-    problem = Problem(title=title(status), status=status, detail=detail, errors=None if errors is None else list(errors))
+    problem = Problem(
+        title=title(status), status=status, detail=detail, errors=None if errors is None else list(errors)
+    )
     return problem.model_dump_json().encode()
 
 
 def title(status: int) -> str:
     """The status' name (RFC 9110 §15)."""
-    return _RENAMED.get(status) or HTTPStatus(status).phrase
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def install(app: web.Application) -> None:
@@ -97,13 +109,14 @@ async def _answer_problems(request: web.Request, handler: Handler) -> web.Stream
 
 
 async def _rewrite_aiohttp_error(request: web.Request, response: web.StreamResponse) -> None:
-    """Turn aiohttp's own answers (404, 405, 413, 417, a failed handshake) into problems; their texts quote requests."""
-    if not isinstance(response, web.HTTPException) or response.status < 400:  # noqa: PLR2004
+    """Turn the answers of aiohttp (404, 405, 417, a failed handshake) into problems: they quote requests."""
+    if not isinstance(response, web.HTTPException) or response.status < 400:
         return
     detail = _DETAILS.get(response.status, title(response.status))
     response.body = problem_body(response.status, detail)
     response.content_type = PROBLEM_JSON
     response.headers[hdrs.CONTENT_LENGTH] = str(len(response.body))
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
 
 
 def _known(error: Exception) -> HttpProblem | None:

@@ -1,4 +1,4 @@
-"""Token buckets: so many at once, so many a second for long. They refuse at once and never make anybody wait."""
+"""Token buckets: so many at once, so many a second for long. They refuse, and never make anybody wait."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ MAX_CALLERS: Final = 10_000
 
 
 class TokenBucket:
-    """Holds up to `burst` tokens and gains `per_second`; full at first. Times are seconds of any one clock."""
+    """Holds up to `burst` tokens, gains `per_second`, is full at first. Times: seconds of any one clock."""
 
     __slots__ = ("_burst", "_per_second", "_tokens", "_updated")
 

@@ -21,39 +21,44 @@ BACKLOG_SECONDS: Final = 5.0
 """When the broker takes longer, the report goes without what waits, and says so."""
 
 
-def routes() -> list[web.RouteDef]:
+def routes(*, backlog_seconds: float = BACKLOG_SECONDS) -> list[web.RouteDef]:
     """The route. It needs VERIFIER, CENSUS and BACKLOGS."""
-    return [web.get("/ws/status", _status)]
+
+    async def status(request: web.Request) -> web.StreamResponse:
+        caller = await authenticate(request, request.app[VERIFIER])
+        if not caller.has(Scope.OPERATOR):
+            raise HttpProblem(403, f"the token's scope does not hold `{Scope.OPERATOR}`")
+        waiting, truncated = await _waiting(request.app[BACKLOGS], backlog_seconds)
+        report = _report(request.app[CENSUS].connections_by_diagnosis(), waiting, truncated=truncated)
+        return web.Response(
+            body=report.model_dump_json().encode(),
+            content_type="application/json",
+            headers={hdrs.CACHE_CONTROL: "no-store"},
+        )
+
+    return [web.get("/ws/status", status)]
 
 
-async def _status(request: web.Request) -> web.StreamResponse:
-    caller = await authenticate(request, request.app[VERIFIER])
-    if not caller.has(Scope.OPERATOR):
-        raise HttpProblem(403, f"the token's scope does not hold `{Scope.OPERATOR}`")
-    waiting, truncated = await _waiting(request.app[BACKLOGS])
-    connections = request.app[CENSUS].connections_by_diagnosis()
-    report = StatusReport(
+async def _waiting(backlogs: Backlogs, seconds: float) -> tuple[dict[DiagnosisId, int], bool]:
+    """What is known: a broker that is away is no reason to hide who is connected."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await backlogs.waiting()
+    except (TimeoutError, RealtimeError) as error:
+        log.warning("backlogs_unknown", error=type(error).__name__)
+        return {}, True
+
+
+def _report(
+    connections: dict[DiagnosisId, int], waiting: dict[DiagnosisId, int], *, truncated: bool
+) -> StatusReport:
+    return StatusReport(
         total_diagnoses=len(connections),
         total_connections=sum(connections.values()),
         connections_by_diagnosis=_by_text(connections),
         queued_messages_by_diagnosis=_by_text(waiting),
         truncated=truncated,
     )
-    return web.Response(
-        body=report.model_dump_json().encode(),
-        content_type="application/json",
-        headers={hdrs.CACHE_CONTROL: "no-store"},
-    )
-
-
-async def _waiting(backlogs: Backlogs) -> tuple[dict[DiagnosisId, int], bool]:
-    """What is known: a broker that is away is no reason to hide who is connected."""
-    try:
-        async with asyncio.timeout(BACKLOG_SECONDS):
-            return await backlogs.waiting()
-    except (TimeoutError, RealtimeError) as error:
-        log.warning("backlogs_unknown", error=type(error).__name__)
-        return {}, True
 
 
 def _by_text(counts: dict[DiagnosisId, int]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import uuid
 from typing import Final
 
 import structlog
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, hdrs, web
 from pydantic import ValidationError
 
 from contracts import topology
@@ -41,6 +41,7 @@ from contracts.messages import (
     WelcomeData,
     rfc3339,
 )
+from realtime_service.connection_manager import ConnectionManager
 from realtime_service.domain.errors import Disconnect, NotAllowed, NotAuthenticated, Refused, Unavailable
 from realtime_service.domain.identity import Identity
 from realtime_service.domain.ports import Ownership, Verifier
@@ -50,6 +51,7 @@ from realtime_service.hub import Hub
 from realtime_service.settings import Settings
 from realtime_service.web.connection import ClientConnection, Socket
 from realtime_service.web.credentials import bearer_token
+from realtime_service.web.problems import HttpProblem
 from realtime_service.web.rate import TokenBucket
 from realtime_service.web.timekeeper import Timekeeper
 
@@ -62,11 +64,18 @@ class WebSocketRoute:
     """Serves every WebSocket of this replica."""
 
     def __init__(
-        self, settings: Settings, verifier: Verifier, ownership: Ownership, hub: Hub, timekeeper: Timekeeper
+        self,
+        settings: Settings,
+        verifier: Verifier,
+        ownership: Ownership,
+        manager: ConnectionManager,
+        hub: Hub,
+        timekeeper: Timekeeper,
     ) -> None:
         self._settings = settings
         self._verifier = verifier
         self._ownership = ownership
+        self._manager = manager
         self._hub = hub
         self._timekeeper = timekeeper
         self._open = 0
@@ -75,7 +84,7 @@ class WebSocketRoute:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The aiohttp handler."""
         if self.draining:
-            raise web.HTTPServiceUnavailable(headers={"Retry-After": "1"}, text="this replica restarts")
+            raise HttpProblem(503, "this replica restarts; connect again", headers={hdrs.RETRY_AFTER: "1"})
         ws = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,), autoping=False, compress=False, max_msg_size=MAX_AUTH_FRAME_BYTES
         )
@@ -113,7 +122,7 @@ class WebSocketRoute:
         connection = ClientConnection(socket, diagnosis, member, identity, self._hub, self._timekeeper)
         try:
             await self._probe(connection, socket)
-            resumed = await self._hub.join(connection)
+            resumed = await self._manager.connect(connection)
             if not socket.ended:
                 connection.welcome(self._welcome(connection, resumed=resumed))
                 log.info("connection_opened", connection=member.id, named=client is not None, receipts=member.receipts.mode)
@@ -210,7 +219,8 @@ class _Conversation:
         self._connection = connection
         self._socket = socket
         self._verifier = verifier
-        self._frames = TokenBucket(settings.frames_per_second, settings.frame_burst)
+        now = asyncio.get_running_loop().time()
+        self._frames = TokenBucket(settings.frames_per_second, settings.frame_burst, now)
 
     async def run(self) -> None:
         """Read until either side ends."""
@@ -220,7 +230,7 @@ class _Conversation:
                 return
             self._connection.heard()
             proving = await self._hear(message)
-            if not proving and not self._frames.take(asyncio.get_running_loop().time()):
+            if not proving and self._frames.take(asyncio.get_running_loop().time()):
                 self._connection.end(CloseCode.TOO_MANY_FRAMES)
 
     async def _hear(self, message: WSMessage) -> bool:

@@ -32,9 +32,11 @@ Prepare = Callable[[AbstractConnection], Awaitable[None]]
 class BrokerLink:
     """Keeps one AMQP connection; `run` owns it."""
 
-    def __init__(self, amqp_url: str, name: str) -> None:
+    def __init__(self, amqp_url: str, name: str, on_state: Callable[[bool], None] = lambda _: None) -> None:
         self._url = amqp_url
         self._name = name
+        self._on_state = on_state
+        self._dropping: asyncio.Task[None] | None = None
         self._connection: AbstractConnection | None = None
         self._up = asyncio.Event()
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
@@ -59,6 +61,17 @@ class BrokerLink:
             raise BrokerUnavailable("no connection to the broker")
         return await new_channel(self._connection)
 
+    def depend_on(self, channel: AbstractChannel, connection: AbstractConnection) -> None:
+        """A consumer that every replica must have runs on this channel: if it ends, the connection is made anew."""
+
+        def drop(_: object) -> None:
+            if self._connection is connection:
+                log.warning("replica_consumer_lost")
+                self._dropping = asyncio.create_task(connecting.close(connection))
+
+        channel.closing.add_done_callback(drop)
+        channel.on_consumer_cancel_callbacks.add(drop)
+
     async def run(self, prepare: Prepare) -> None:
         """Connect, `prepare` (topology, the consumers every replica has), hold until lost, and again, for ever."""
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
@@ -70,12 +83,14 @@ class BrokerLink:
                         await prepare(connection)
                     self._connection = connection
                     self._up.set()
+                    self._on_state(True)
                     log.info("broker_connected")
                     pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
                     await _until_closed(connection)
                 finally:
                     self._connection = None
                     self._up.clear()
+                    self._on_state(False)
                     await connecting.close(connection)
                 log.warning("broker_lost")
             except BrokerUnavailable as error:

@@ -21,7 +21,7 @@ from contracts import topology
 from contracts.ids import DiagnosisId, EventId
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.connecting import translated
-from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, new_channel
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink, new_channel
 from realtime_service.adapters.rabbitmq.reading import content_key, declared_id, headers_of, origin_of
 from realtime_service.domain.errors import BrokerUnavailable, EventInvalid
 
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 PROVISIONED: Final = "provisioned"
 """`type` of the door's answer; its body is the diagnosis id."""
 PREFETCH: Final = 1000
+LEAVE_SECONDS: Final = 2.0
 
 OnEvicted = Callable[[str, EventId], None]
 """Told the queue's name and the dropped event's id."""
@@ -38,11 +39,13 @@ OnEvicted = Callable[[str, EventId], None]
 class NodeQueue:
     """Consumes `realtime.node.<uuid>` and binds it for the diagnoses this replica watches."""
 
-    def __init__(self, on_evicted: OnEvicted) -> None:
+    def __init__(self, link: BrokerLink, on_evicted: OnEvicted) -> None:
         self.name = topology.node_queue(str(uuid.uuid4()))
+        self._link = link
         self._on_evicted = on_evicted
         self._watched: set[DiagnosisId] = set()
         self._channel: AbstractChannel | None = None
+        self._consumer = ""
         self._expected: dict[DiagnosisId, list[asyncio.Future[None]]] = {}
 
     async def prepare(self, connection: AbstractConnection) -> None:
@@ -62,7 +65,9 @@ class NodeQueue:
             for diagnosis in list(self._watched):
                 await self._bind(channel, diagnosis)
         await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_SECONDS)
-        await channel.basic_consume(self.name, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
+        consumed = await channel.basic_consume(self.name, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
+        self._consumer = consumed.consumer_tag or ""
+        self._link.depend_on(channel, connection)
         self._channel = channel
 
     async def watch(self, diagnosis: DiagnosisId) -> None:
@@ -88,14 +93,21 @@ class NodeQueue:
     def expect(self, diagnosis: DiagnosisId) -> "asyncio.Future[None]":
         """A future for the door's next answer about a diagnosis."""
         future = asyncio.get_running_loop().create_future()
-        self._expected.setdefault(diagnosis, []).append(future)
+        waiting = [other for other in self._expected.get(diagnosis, []) if not other.done()]
+        self._expected[diagnosis] = [*waiting, future]
         return future
 
     async def delete(self) -> None:
         """Remove the queue: this replica leaves for good."""
         channel, self._channel = self._channel, None
-        if channel is not None and not channel.is_closed:
-            await channel.queue_delete(self.name, timeout=RPC_TIMEOUT_SECONDS)
+        if channel is None or channel.is_closed:
+            return
+        try:
+            with translated():
+                await channel.basic_cancel(self._consumer, timeout=LEAVE_SECONDS)
+                await channel.queue_delete(self.name, timeout=LEAVE_SECONDS)
+        except (BrokerUnavailable, TimeoutError):
+            pass  # it expires
 
     async def _bind(self, channel: AbstractChannel, diagnosis: DiagnosisId) -> None:
         await channel.queue_bind(

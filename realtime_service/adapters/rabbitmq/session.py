@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -57,12 +58,19 @@ class Source:
 class QueueSession:
     """Consumes `source` and tells `listener`; see `realtime_service.domain.ports.Session`."""
 
-    def __init__(self, link: BrokerLink, source: Source, listener: SessionListener, parking: Parking) -> None:
+    def __init__(
+        self,
+        link: BrokerLink,
+        source: Source,
+        listener: SessionListener,
+        parking: Parking,
+        occurrences: Occurrences,
+    ) -> None:
         self._link = link
         self._source = source
         self._listener = listener
         self._parking = parking
-        self._occurrences = Occurrences()
+        self._occurrences = occurrences
         self._channel: AbstractChannel | None = None
         self._generation = 0
         self._wanted = False
@@ -170,7 +178,7 @@ class QueueSession:
         self._listener.opened(generation, ready, full=full, made=made)
         await channel.basic_consume(
             queue,
-            lambda message: self._on_message(generation, message),
+            partial(self._on_message, generation),
             timeout=RPC_TIMEOUT_SECONDS,
         )
         self._opened.set()
@@ -210,7 +218,7 @@ class QueueSession:
 
     # Deliveries
 
-    def _on_message(self, generation: int, message: DeliveredMessage) -> None:
+    async def _on_message(self, generation: int, message: DeliveredMessage) -> None:
         if generation != self._generation or self._channel is None:
             return
         tag = message.delivery_tag or 0

@@ -1,0 +1,108 @@
+"""Makes sessions: which queue, and how it comes to be where it does not exist. `domain.sessions.Sessions`."""
+
+import asyncio
+import uuid
+from typing import Final
+
+import structlog
+from aiormq.exceptions import ChannelPreconditionFailed
+
+from contracts import topology
+from contracts.ids import DiagnosisId
+from contracts.topology import Header
+from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.first_contact import PROVISION, PROVISION_SECONDS
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
+from realtime_service.adapters.rabbitmq.node import NodeQueue
+from realtime_service.adapters.rabbitmq.parking import Parking
+from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
+from realtime_service.adapters.rabbitmq.reading import Occurrences
+from realtime_service.adapters.rabbitmq.session import QueueSession, Source
+from realtime_service.domain.errors import BrokerUnavailable
+from realtime_service.domain.sessions import SessionListener
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED_QUEUES: Final = 10_000
+"""Queues whose counts of equal contents are kept while nobody consumes them; an empty one costs some 500 bytes."""
+
+
+class RabbitSessions:
+    """Sessions on RabbitMQ."""
+
+    def __init__(
+        self,
+        link: BrokerLink,
+        node: NodeQueue,
+        publisher: ConfirmedPublisher,
+        parking: Parking,
+        *,
+        backlog_limit: int,
+        queue_type: topology.QueueType,
+    ) -> None:
+        self._link = link
+        self._node = node
+        self._publisher = publisher
+        self._parking = parking
+        self._limit = backlog_limit
+        self._occurrences: dict[str, Occurrences] = {}  # by queue, least recently opened first
+        self._device_arguments = topology.device_arguments(limit=backlog_limit, queue_type=queue_type)
+
+    def shared(self, diagnosis: DiagnosisId, listener: SessionListener) -> QueueSession:
+        """The session on a diagnosis' shared queue."""
+        queue = topology.shared_queue(diagnosis)
+        source = Source(queue, diagnosis, self._limit, lambda: self._ask_for_queue(diagnosis))
+        return self._session(source, listener)
+
+    def device(self, diagnosis: DiagnosisId, key: str, listener: SessionListener) -> QueueSession:
+        """The session on a device's queue."""
+        queue = topology.device_queue(diagnosis, key)
+        source = Source(queue, diagnosis, self._limit, lambda: self._make_device_queue(diagnosis, queue))
+        return self._session(source, listener)
+
+    async def watch(self, diagnosis: DiagnosisId) -> None:
+        """Hear of evictions from the diagnosis' queues."""
+        await self._node.watch(diagnosis)
+
+    async def unwatch(self, diagnosis: DiagnosisId) -> None:
+        """Hear no more of them."""
+        await self._node.unwatch(diagnosis)
+
+    def _session(self, source: Source, listener: SessionListener) -> QueueSession:
+        """A session that goes on counting where the last one on this queue ended."""
+        occurrences = self._occurrences.pop(source.queue, None) or Occurrences()
+        self._occurrences[source.queue] = occurrences
+        if len(self._occurrences) > REMEMBERED_QUEUES:
+            del self._occurrences[next(iter(self._occurrences))]
+        return QueueSession(self._link, source, listener, self._parking, occurrences)
+
+    async def _ask_for_queue(self, diagnosis: DiagnosisId) -> None:
+        """Ask at the first-contact door and wait for the answer. Raises PublishError or TimeoutError."""
+        async with asyncio.timeout(PROVISION_SECONDS):
+            answer = self._node.expect(diagnosis)
+            await self._publisher.publish(
+                "",
+                topology.UNROUTED,
+                str(diagnosis).encode(),
+                message_id=uuid.uuid4().hex,
+                timeout_seconds=PROVISION_SECONDS,
+                message_type=PROVISION,
+                headers={Header.REPLY_TO.value: self._node.name},
+            )
+            await answer
+
+    async def _make_device_queue(self, diagnosis: DiagnosisId, queue: str) -> None:
+        """Declare and bind. Raises BrokerUnavailable."""
+        channel = await self._link.channel()
+        try:
+            with translated():
+                await channel.queue_declare(
+                    queue, durable=True, arguments=dict(self._device_arguments), timeout=RPC_TIMEOUT_SECONDS
+                )
+                key = topology.routing_key(diagnosis)
+                await channel.queue_bind(queue, topology.DEVICES, key, timeout=RPC_TIMEOUT_SECONDS)
+                await channel.close()
+        except BrokerUnavailable as error:
+            if not isinstance(error.__cause__, ChannelPreconditionFailed):
+                raise
+            log.warning("queue_has_other_arguments", queue=queue)

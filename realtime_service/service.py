@@ -1,0 +1,253 @@
+"""The composition root: owns every lifetime, as one `async with`; leaving is entering backwards.
+
+    settings ─► database, verifier ─► publisher ─► link, node queue, first-contact door, sessions ─► hub ─► web
+"""
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiohttp import web
+
+from contracts import topology
+from contracts.close_codes import CloseCode
+from contracts.ids import DiagnosisId
+from realtime_service.adapters.database import OwnershipDatabase
+from realtime_service.adapters.management import ManagementApi
+from realtime_service.adapters.rabbitmq.backlogs import QueueBacklogs
+from realtime_service.adapters.rabbitmq.first_contact import FirstContact
+from realtime_service.adapters.rabbitmq.link import BrokerLink
+from realtime_service.adapters.rabbitmq.node import NodeQueue
+from realtime_service.adapters.rabbitmq.parking import Parking
+from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
+from realtime_service.adapters.rabbitmq.sessions import RabbitSessions
+from realtime_service.adapters.rabbitmq.topology import declare_topology
+from realtime_service.adapters.tokens import TokenRules, open_verifier
+from realtime_service.connection_manager import ConnectionManager, set_running
+from realtime_service.domain.errors import DatabaseUnavailable
+from realtime_service.domain.ports import Ownership, Verifier
+from realtime_service.hub import Hub
+from realtime_service.metrics import Metrics
+from realtime_service.event_publisher import EventPublisher
+from realtime_service.settings import Settings, require_token_settings
+from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols
+from realtime_service.web.app import Ports, create_app
+from realtime_service.web.rate import CallerLimits
+from realtime_service.web.timekeeper import Timekeeper
+from realtime_service.web.websocket import WebSocketRoute
+
+log = structlog.get_logger(__name__)
+
+LISTEN_BACKLOG: Final = 4096
+"""Connections the kernel holds for us: after a restart every client comes back at once."""
+SHUTDOWN_SECONDS: Final = 5.0
+"""How long requests under way may take once all sockets are closed."""
+BALANCER_SHARE: Final = 0.3
+"""The part of the drain in which balancers notice `/readyz`; the rest is spread over the clients."""
+DRAIN_STEP_SECONDS: Final = 0.1
+
+
+class Service:
+    """A replica that runs."""
+
+    def __init__(
+        self, settings: Settings, hub: Hub, manager: ConnectionManager, route: WebSocketRoute, port: int
+    ) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._route = route
+        self.manager = manager
+        self.port = port
+
+    async def drain(self) -> None:
+        """Refuse newcomers, let balancers notice, then tell all clients to come back elsewhere (1012), spread out."""
+        self._route.draining = True
+        connections = self._hub.connections()
+        if not connections:
+            return
+        seconds = self._settings.drain_seconds
+        log.info("draining", connections=len(connections), seconds=seconds)
+        await asyncio.sleep(seconds * BALANCER_SHARE)
+        connections = self._hub.connections()
+        steps = max(1, int(seconds * (1 - BALANCER_SHARE) / DRAIN_STEP_SECONDS))
+        for step in range(min(steps, len(connections))):
+            if step:
+                await asyncio.sleep(DRAIN_STEP_SECONDS)
+            for connection in connections[step::steps]:
+                connection.end(CloseCode.RESTARTING)
+
+
+class _Readiness:
+    """What `/readyz` looks at."""
+
+    def __init__(self, link: BrokerLink, ownership: Ownership, route: WebSocketRoute) -> None:
+        self._link = link
+        self._ownership = ownership
+        self._route = route
+
+    async def check(self) -> dict[str, str]:
+        """Broker, database, and whether this replica is about to leave."""
+        try:
+            await self._ownership.ping()
+            database = "ok"
+        except DatabaseUnavailable:
+            database = "unavailable"
+        return {
+            "broker": "ok" if self._link.is_up else "unavailable",
+            "database": database,
+            "accepting": "draining" if self._route.draining else "ok",
+        }
+
+
+class _Waiting:
+    """Ready events of the queues, and those that were handed out here and nobody has proven."""
+
+    def __init__(self, backlogs: QueueBacklogs, hub: Hub) -> None:
+        self._backlogs = backlogs
+        self._hub = hub
+
+    async def waiting(self) -> tuple[dict[DiagnosisId, int], bool]:
+        """See `web.ports.Backlogs`."""
+        counts, truncated = await self._backlogs.waiting()
+        for diagnosis, unsettled in self._hub.unsettled_by_diagnosis().items():
+            counts[diagnosis] = counts.get(diagnosis, 0) + unsettled
+        return counts, truncated
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """A replica, listening. A broker or database that is away does not keep it from starting: `/readyz` says so.
+
+    Raises SettingsError, and OSError when the port is taken.
+    """
+    require_token_settings(settings)
+    redact_offered_subprotocols()
+    replica = uuid.uuid4().hex[:8]
+    amqp_url = settings.amqp_url.get_secret_value()
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        ownership = await stack.enter_async_context(OwnershipDatabase(settings.database_url.get_secret_value()))
+        verifier = await stack.enter_async_context(_verifier(settings))
+        publisher = await stack.enter_async_context(
+            ConfirmedPublisher(amqp_url, name=f"realtime {replica} publishes")
+        )
+        link = BrokerLink(amqp_url, f"realtime {replica} consumes", metrics.broker_up.set)
+        parking = Parking(publisher)
+        stack.push_async_callback(parking.close)
+        hub: Hub
+        node = NodeQueue(link, lambda queue, event: hub.evicted(queue, event))
+        shared_arguments = topology.backlog_arguments(limit=settings.backlog_limit, queue_type=settings.queue_type)
+        door = FirstContact(link, publisher, ownership, parking, shared_arguments)
+        sessions = RabbitSessions(
+            link, node, publisher, parking, backlog_limit=settings.backlog_limit, queue_type=settings.queue_type
+        )
+        hub = Hub(sessions, metrics, join_timeout_seconds=settings.join_timeout_seconds)
+        backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))
+        stack.push_async_callback(backlogs.close)
+        hub.on_room = door.on_diagnosis = backlogs.note
+        events = EventPublisher(
+            confirmed=publisher, timeout_seconds=settings.publish_timeout_seconds, app_id="realtime_service"
+        )
+        timekeeper = Timekeeper(
+            receipt_timeout_seconds=settings.receipt_timeout_seconds, heartbeat_seconds=settings.heartbeat_seconds
+        )
+        manager = ConnectionManager(hub, events)
+        route = WebSocketRoute(settings, verifier, ownership, manager, hub, timekeeper)
+
+        async def prepare(connection: AbstractConnection) -> None:
+            for warning in await declare_topology(connection):
+                log.warning("topology", warning=warning)
+            await node.prepare(connection)
+            await door.prepare(connection)
+
+        await stack.enter_async_context(_kept_running(link.run(prepare), timekeeper.run(), hub.run()))
+        stack.push_async_callback(node.delete)
+        stack.push_async_callback(door.close)
+        stack.push_async_callback(hub.close)
+        app = create_app(
+            Ports(
+                verifier=verifier,
+                ownership=ownership,
+                events=events,
+                limits=CallerLimits(settings.broadcasts_per_second, settings.broadcast_burst),
+                census=hub,
+                backlogs=_Waiting(backlogs, hub),
+                readiness=_Readiness(link, ownership, route),
+                registry=metrics.registry,
+                websocket=route,
+            )
+        )
+        port = await _listen(app, settings, stack)
+        set_running(manager)
+        stack.callback(set_running, None)
+        log.info("listening", host=settings.host, port=port)
+        yield Service(settings, hub, manager, route, port)
+
+
+async def serve(settings: Settings, started: "asyncio.Future[Service] | None" = None) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain."""
+    stopping = asyncio.Event()
+    impatient = asyncio.Event()
+
+    def stop() -> None:
+        (impatient if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop)
+    async with running(settings) as service:
+        if started is not None:
+            started.set_result(service)
+        await stopping.wait()
+        drain = asyncio.create_task(service.drain())
+        await asyncio.wait([drain, asyncio.create_task(impatient.wait())], return_when=asyncio.FIRST_COMPLETED)
+        drain.cancel()
+
+
+@asynccontextmanager
+async def _kept_running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run these for as long as the service lives. One that dies ends the service."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _verifier(settings: Settings) -> AbstractAsyncContextManager[Verifier]:
+    rules = TokenRules(
+        algorithms=settings.jwt_algorithms,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        leeway_seconds=settings.jwt_leeway_seconds,
+    )
+    return open_verifier(
+        rules,
+        secret=settings.jwt_secret.get_secret_value() if settings.jwt_secret else None,
+        public_key=settings.jwt_public_key.get_secret_value() if settings.jwt_public_key else None,
+        jwks_url=settings.jwt_jwks_url,
+    )
+
+
+async def _management(settings: Settings, stack: AsyncExitStack) -> ManagementApi | None:
+    if settings.management_url is None:
+        return None
+    return await stack.enter_async_context(ManagementApi(settings.management_url.get_secret_value()))
+
+
+async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStack) -> int:
+    runner = web.AppRunner(
+        app, handle_signals=False, access_log_class=AccessLog, shutdown_timeout=SHUTDOWN_SECONDS
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=LISTEN_BACKLOG)
+    await site.start()
+    return int(runner.addresses[0][1])

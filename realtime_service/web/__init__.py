@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket side: what clients, upstream tasks and operators talk to."""
