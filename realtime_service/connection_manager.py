@@ -1,15 +1,16 @@
 """The replaced module's `ConnectionManager`, with its operations by name, over rooms and the broker.
 
-What is different: `broadcast` and `send_personal_message` publish. So an event reaches the clients on other replicas and
-those who are offline too, and the call returns after the broker's confirm. No lock is shared between diagnoses.
+What is different: `broadcast` and `send_personal_message` publish. So an event reaches the clients on other replicas
+and those who are offline too, and the call returns after the broker's confirm. No lock is shared between diagnoses.
 """
 
 from typing import Any, Protocol
 
+from pydantic_core import to_json
+
 from contracts.events import BODIES, EventBody, EventType, parse_body
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import WebSocketMessage
-from pydantic_core import to_json
 from realtime_service.domain.errors import EventInvalid
 from realtime_service.hub import Connection, Hub
 
@@ -51,7 +52,9 @@ class ConnectionManager:
         excluded = exclude_websocket.member.id if exclude_websocket else None
         return await self._events.publish(_body(diagnosis_id, message), exclude_connection_id=excluded)
 
-    async def send_personal_message(self, diagnosis_id: int, user_id: int, message: WebSocketMessage) -> EventId:
+    async def send_personal_message(
+        self, diagnosis_id: int, user_id: int, message: WebSocketMessage
+    ) -> EventId:
         """Send an event message to one user's clients. Raises like `broadcast`."""
         return await self._events.publish(_body(diagnosis_id, message), user_id=UserId(user_id))
 
@@ -66,7 +69,9 @@ class ConnectionManager:
             "total_diagnoses": len(counts),
             "total_connections": sum(counts.values()),
             "connections_by_diagnosis": {str(diagnosis): count for diagnosis, count in counts.items()},
-            "queued_messages_by_diagnosis": {str(d): count for d, count in self._hub.pending_by_diagnosis().items()},
+            "queued_messages_by_diagnosis": {
+                str(d): count for d, count in self._hub.pending_by_diagnosis().items()
+            },
         }
 
 
@@ -78,7 +83,9 @@ def _body(diagnosis_id: int, message: WebSocketMessage) -> EventBody:
         return parse_body(kind, to_json({**message.data, "diagnosis_id": diagnosis_id}))
     except ValueError as error:
         kinds = ", ".join(BODIES)
-        raise EventInvalid(f"{error}" if message.type in BODIES else f"type must be one of {kinds}") from error
+        raise EventInvalid(
+            f"{error}" if message.type in BODIES else f"type must be one of {kinds}"
+        ) from error
 
 
 _running: list[ConnectionManager] = []
@@ -87,7 +94,9 @@ _running: list[ConnectionManager] = []
 def get_connection_manager() -> ConnectionManager:
     """The one instance of the service that runs in this process. Raises RuntimeError when none does."""
     if not _running:
-        raise RuntimeError("no realtime service runs in this process; upstream tasks use realtime_service.publisher")
+        raise RuntimeError(
+            "no realtime service runs in this process; upstream tasks use realtime_service.publisher"
+        )
     return _running[-1]
 
 

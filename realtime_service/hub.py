@@ -142,6 +142,7 @@ class Hub:
             async with asyncio.timeout(self._join_timeout_seconds):
                 place = await self._enter(connection)
                 await place.shared.opened()
+                self._check_still_here(place, connection)
                 return member.device is None or await self._open_device(place, connection, member.device)
         except TimeoutError:
             self.leave(connection)
@@ -159,9 +160,8 @@ class Hub:
         del place.connections[member.id]
         self.metrics.connections.dec()
         key = member.device
-        if key is not None and (device := place.room.devices.get(key)) and device.member is member:
-            self._release_device(place, key)
-        elif key is not None and key in place.devices and key not in place.room.devices:
+        device = place.room.devices.get(key) if key is not None else None
+        if key is not None and (device is None or device.member is member):
             self._release_device(place, key)
         self.perform(place, place.room.leave(member))
         if not place.connections:
@@ -272,6 +272,7 @@ class Hub:
     async def _open_device(self, place: _Place, connection: Connection, key: str) -> bool:
         if releasing := place.releasing.get(key):
             await asyncio.wait([releasing])
+        self._check_still_here(place, connection)
         place.made.discard(key)
         listener = _Listener(self, place, key, connection.member)
         session = place.devices[key] = self.sessions.device(place.room.diagnosis, key, listener)
@@ -281,6 +282,12 @@ class Hub:
         if new:
             self._spawn(self._seed(place, key))
         return not new
+
+    @staticmethod
+    def _check_still_here(place: _Place, connection: Connection) -> None:
+        """A device may have come again while this connection waited."""
+        if place.connections.get(connection.member.id) is not connection:
+            raise Disconnect(CloseCode.REPLACED, "replaced while joining")
 
     async def _seed(self, place: _Place, key: str) -> None:
         """Let a new device have what the shared session holds, then its own queue."""

@@ -1,6 +1,6 @@
 """The composition root: owns every lifetime, as one `async with`; leaving is entering backwards.
 
-    settings ─► database, verifier ─► publisher ─► link, node queue, first-contact door, sessions ─► hub ─► web
+settings ─► database, verifier ─► publisher ─► link, node queue, first-contact door, sessions ─► hub ─► web
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from realtime_service.adapters.tokens import TokenRules, open_verifier
 from realtime_service.connection_manager import ConnectionManager, set_running
 from realtime_service.domain.errors import DatabaseUnavailable
 from realtime_service.domain.ports import Ownership, Verifier
+from realtime_service.event_publisher import EventPublisher
 from realtime_service.hub import Hub
 from realtime_service.metrics import Metrics
-from realtime_service.event_publisher import EventPublisher
 from realtime_service.settings import Settings, require_token_settings
 from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols
 from realtime_service.web.app import Ports, create_app
@@ -131,7 +131,9 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     amqp_url = settings.amqp_url.get_secret_value()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        ownership = await stack.enter_async_context(OwnershipDatabase(settings.database_url.get_secret_value()))
+        ownership = await stack.enter_async_context(
+            OwnershipDatabase(settings.database_url.get_secret_value())
+        )
         verifier = await stack.enter_async_context(_verifier(settings))
         publisher = await stack.enter_async_context(
             ConfirmedPublisher(amqp_url, name=f"realtime {replica} publishes")
@@ -141,10 +143,17 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(parking.close)
         hub: Hub
         node = NodeQueue(link, lambda queue, event: hub.evicted(queue, event))
-        shared_arguments = topology.backlog_arguments(limit=settings.backlog_limit, queue_type=settings.queue_type)
+        shared_arguments = topology.backlog_arguments(
+            limit=settings.backlog_limit, queue_type=settings.queue_type
+        )
         door = FirstContact(link, publisher, ownership, parking, shared_arguments)
         sessions = RabbitSessions(
-            link, node, publisher, parking, backlog_limit=settings.backlog_limit, queue_type=settings.queue_type
+            link,
+            node,
+            publisher,
+            parking,
+            backlog_limit=settings.backlog_limit,
+            queue_type=settings.queue_type,
         )
         hub = Hub(sessions, metrics, join_timeout_seconds=settings.join_timeout_seconds)
         backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))
@@ -154,7 +163,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             confirmed=publisher, timeout_seconds=settings.publish_timeout_seconds, app_id="realtime_service"
         )
         timekeeper = Timekeeper(
-            receipt_timeout_seconds=settings.receipt_timeout_seconds, heartbeat_seconds=settings.heartbeat_seconds
+            receipt_timeout_seconds=settings.receipt_timeout_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
         )
         manager = ConnectionManager(hub, events)
         route = WebSocketRoute(settings, verifier, ownership, manager, hub, timekeeper)
@@ -205,7 +215,9 @@ async def serve(settings: Settings, started: "asyncio.Future[Service] | None" = 
             started.set_result(service)
         await stopping.wait()
         drain = asyncio.create_task(service.drain())
-        await asyncio.wait([drain, asyncio.create_task(impatient.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [drain, asyncio.create_task(impatient.wait())], return_when=asyncio.FIRST_COMPLETED
+        )
         drain.cancel()
 
 

@@ -70,7 +70,7 @@ class Receipts:
         return self._take(lambda head: head[0] <= number)
 
     def ack(self, event: EventId) -> list[EventId]:
-        """The client handled `event` and all before it on this connection: what that proves. Unknown ids prove nothing."""
+        """The client handled `event` and all before it: what that proves. Unknown ids prove nothing."""
         if self.mode != "ack" or all(sent != event for _, sent in self._sent):
             return []
         proven = []

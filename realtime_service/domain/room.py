@@ -37,7 +37,9 @@ class Member:
     """The device key of a connection that named itself."""
 
     @classmethod
-    def of(cls, connection: ConnectionId, user: UserId, mode: ReceiptMode = "pong", device: str | None = None) -> "Member":
+    def of(
+        cls, connection: ConnectionId, user: UserId, mode: ReceiptMode = "pong", device: str | None = None
+    ) -> "Member":
         """A member that was sent nothing yet."""
         return cls(connection, user, Receipts(mode), device)
 
@@ -172,7 +174,9 @@ class Room:
 
     # Deliveries
 
-    def deliver(self, session: SessionKey, tag: int, event: Event, *, redelivered: bool = False) -> list[Effect]:
+    def deliver(
+        self, session: SessionKey, tag: int, event: Event, *, redelivered: bool = False
+    ) -> list[Effect]:
         """The broker handed over an event."""
         window = self.window(session)
         if window is None:
@@ -189,7 +193,11 @@ class Room:
             return []
         effects = self._hand_out(session, window.deliver(tag, None))
         if session is SHARED:
-            return [*effects, Park(session, window.generation, tag, reason), *self._seed_progress(session, None)]
+            return [
+                *effects,
+                Park(session, window.generation, tag, reason),
+                *self._seed_progress(session, None),
+            ]
         window.refused(tag)
         return [*effects, *self._settle(session)]
 
@@ -261,11 +269,11 @@ class Room:
     # Parts
 
     def _catch_up(self, member: Member) -> list[Effect]:
-        effects: list[Effect] = []
-        for record in self.shared.unproven():
-            if record.event and self._may_get(record.event, member):
-                effects.append(Send(record.event, (member,), repeated=True))
-        return effects
+        return [
+            Send(record.event, (member,), repeated=True)
+            for record in self.shared.unproven()
+            if record.event and self._may_get(record.event, member)
+        ]
 
     def _hand_out(self, session: SessionKey, records: list[Record]) -> list[Effect]:
         effects: list[Effect] = []

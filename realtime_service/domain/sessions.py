@@ -54,7 +54,7 @@ class Sessions(Protocol):
     """Makes sessions, and keeps this replica within hearing of what is dropped from their queues."""
 
     def shared(self, diagnosis: DiagnosisId, listener: SessionListener) -> Session:
-        """The session on a diagnosis' shared queue; a queue that does not exist is asked for at the first-contact door."""
+        """The session on a diagnosis' shared queue; one that does not exist is asked for at the first-contact door."""
 
     def device(self, diagnosis: DiagnosisId, key: str, listener: SessionListener) -> Session:
         """The session on a device's queue; one that does not exist is made."""

@@ -1,7 +1,8 @@
 """One queue's deliveries between their arrival and their settlement.
 
-Law: a delivery is settled only when it, and every delivery before it, is proven (promises 1 and 2). `multiple=True` is
-legal because the channel has one queue. An event id is handed out once, however often the broker delivers it (promise 3).
+Law: a delivery is settled only when it, and every delivery before it, is proven (promises 1 and 2). `multiple=True`
+is legal because the channel has one queue. An event id is handed out once, however often the broker delivers it
+(promise 3).
 
     delivered ──► waiting ──► handed out, unproven ──► proven ──► settled (a prefix, in order)
                   (bytes)      └── channel lost: the broker delivers again; what is known is not handed out again

@@ -242,5 +242,3 @@ class Socket:
                 self._transport.close()
             # A client that reads nothing would keep a closed transport's buffer for ever.
             asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
-
-

@@ -125,13 +125,20 @@ class WebSocketRoute:
             resumed = await self._manager.connect(connection)
             if not socket.ended:
                 connection.welcome(self._welcome(connection, resumed=resumed))
-                log.info("connection_opened", connection=member.id, named=client is not None, receipts=member.receipts.mode)
+                log.info(
+                    "connection_opened",
+                    connection=member.id,
+                    named=client is not None,
+                    receipts=member.receipts.mode,
+                )
                 await _Conversation(connection, socket, self._verifier, self._settings).run()
         finally:
             connection.gone()
             log.info("connection_closed", connection=member.id, code=socket.ws.close_code)
 
-    async def _admit(self, request: web.Request, socket: Socket) -> tuple[DiagnosisId, Identity, ClientId | None]:
+    async def _admit(
+        self, request: web.Request, socket: Socket
+    ) -> tuple[DiagnosisId, Identity, ClientId | None]:
         """Who this is and what they watch. Raises NotAuthenticated, NotAllowed or Unavailable."""
         token = _token(request) or await self._token_frame(socket)
         identity = await self._verifier.verify(token)
@@ -308,4 +315,3 @@ def _token(request: web.Request) -> str | None:
             if protocol.strip().startswith(BEARER_SUBPROTOCOL):
                 return protocol.strip().removeprefix(BEARER_SUBPROTOCOL)
     return request.query.get("token") or None
-

@@ -17,7 +17,6 @@ from itertools import islice
 from typing import Final
 
 import structlog
-from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelPreconditionFailed
 from pamqp.common import FieldValue
@@ -26,7 +25,7 @@ from contracts import topology
 from contracts.ids import DiagnosisId, EventId, parse_diagnosis_id
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.backoff import delays
-from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink, new_channel
 from realtime_service.adapters.rabbitmq.node import PROVISIONED
 from realtime_service.adapters.rabbitmq.parking import Parking, republish
@@ -94,7 +93,7 @@ class FirstContact:
         self._tasks: set[asyncio.Task[None]] = set()
         self._occurrences = Occurrences()
 
-    async def prepare(self, connection: AbstractConnection) -> None:
+    async def prepare(self, connection: BrokerConnection) -> None:
         """Stand ready. Part of every (re)connect; what was under way on a lost connection comes again."""
         await self.close()
         channel = await new_channel(connection)

@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from contracts import topology
 from contracts.ids import DiagnosisId, EventId
 from contracts.topology import Header
-from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink, new_channel
 from realtime_service.adapters.rabbitmq.reading import content_key, declared_id, headers_of, origin_of
 from realtime_service.domain.errors import BrokerUnavailable, EventInvalid
@@ -48,7 +47,7 @@ class NodeQueue:
         self._consumer = ""
         self._expected: dict[DiagnosisId, list[asyncio.Future[None]]] = {}
 
-    async def prepare(self, connection: AbstractConnection) -> None:
+    async def prepare(self, connection: BrokerConnection) -> None:
         """Declare, bind what is watched if the queue is new, and consume. Part of every (re)connect."""
         try:
             probe = await new_channel(connection)

@@ -55,7 +55,9 @@ def origin_of(message: DeliveredMessage, *, published_to: str | None = None) -> 
 def event_type_of(origin: Origin) -> EventType:
     """The kind of event an exchange carries. Raises EventInvalid."""
     if (kind := topology.EVENT_TYPES.get(origin.exchange)) is None:
-        raise EventInvalid(f"published to {origin.exchange or 'the default exchange'!r}, which carries no events")
+        raise EventInvalid(
+            f"published to {origin.exchange or 'the default exchange'!r}, which carries no events"
+        )
     return kind
 
 

@@ -124,7 +124,9 @@ class QueueSession:
         """Events ready in the queue, counted behind every delivery made so far. Raises when there is no channel."""
         if self._channel is None:
             raise ConnectionError("the session is not open")
-        answer = await self._channel.queue_declare(self._source.queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
+        answer = await self._channel.queue_declare(
+            self._source.queue, passive=True, timeout=RPC_TIMEOUT_SECONDS
+        )
         return answer.message_count or 0
 
     # Opening
@@ -227,7 +229,9 @@ class QueueSession:
             event_id = declared_id(message)
             if event_id is None:
                 content = content_key(message, origin_of(message))
-                event_id = event_id_of(content, self._occurrences.number(content, tag, redelivered=redelivered))
+                event_id = event_id_of(
+                    content, self._occurrences.number(content, tag, redelivered=redelivered)
+                )
             event = read_event(message, self._source.diagnosis, event_id, time.time())
         except EventInvalid as error:
             self._refused[tag] = message
