@@ -1,0 +1,68 @@
+"""Servers that all tests share: private ones, started for this run, never the machine's own.
+
+They are started between collection and the first test, and only if a test wants them: an installation takes minutes,
+and would otherwise use up that test's time-out.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Final, cast
+
+import pytest
+
+from realtime_service.embedded.rabbitmq import Broker, BrokerUnavailable, obtain_broker
+from realtime_service.embedded.ways import Say
+from tests.support.postgresql import SETTING as DATABASE_SETTING
+from tests.support.postgresql import DatabaseUnavailable, obtain_postgresql
+
+BROKER_SETTING: Final = "REALTIME_TEST_AMQP_URL"
+
+_OBTAIN: Final[dict[str, Callable[[Say], AbstractContextManager[object]]]] = {
+    "broker": lambda say: obtain_broker(
+        os.environ.get(BROKER_SETTING), management=False, say=say, setting=BROKER_SETTING
+    ),
+    "postgresql_url": lambda say: obtain_postgresql(os.environ.get(DATABASE_SETTING), say=say),
+}
+_STARTED: Final = pytest.StashKey[dict[str, object]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start what the chosen tests want."""
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if not session.config.option.collectonly:
+        for name in wanted & _OBTAIN.keys():
+            _started(session.config, name)
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Broker:
+    """The RabbitMQ of this run. Tests that kill or freeze a broker start one of their own."""
+    return cast("Broker", _outcome(pytestconfig, "broker"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(pytestconfig: pytest.Config) -> str:
+    """SQLAlchemy URL (asyncpg) of the PostgreSQL of this run."""
+    return cast("str", _outcome(pytestconfig, "postgresql_url"))
+
+
+def _outcome(config: pytest.Config, name: str) -> object:
+    server = _started(config, name)
+    if isinstance(server, Exception):
+        pytest.fail(str(server), pytrace=False)
+    return server
+
+
+def _started(config: pytest.Config, name: str) -> Any:
+    """The server, or the error that there is none; asked for once, started once."""
+    servers = config.stash.setdefault(_STARTED, {})
+    if name not in servers:
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        try:
+            servers[name] = stack.enter_context(_OBTAIN[name](reporter.write_line if reporter else print))
+        except (BrokerUnavailable, DatabaseUnavailable) as error:
+            servers[name] = error
+    return servers[name]
