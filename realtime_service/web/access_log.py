@@ -53,7 +53,7 @@ def _without_lists(record: logging.LogRecord) -> bool:
 
 def _without_quotes(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
+    if isinstance(error, HttpProcessingError | web.RequestPayloadError):
         record.msg, record.args = "request is not HTTP: %s", (type(error).__name__,)
         record.exc_info = record.exc_text = None
     return True

@@ -1,0 +1,102 @@
+"""RabbitMQ's management API, as far as it is needed: which queues hold messages.
+
+Law: the password in the URL is taken out at once; no error, log line or `repr` holds it, and no redirect
+gets it.
+"""
+
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+from yarl import URL
+
+from realtime_service.domain.errors import Unavailable
+
+PAGE_SIZE: Final = 500
+"""Queues a page: the API's own limit."""
+
+
+class ManagementUnavailable(Unavailable):
+    """The management API refused, failed or did not answer in time."""
+
+
+class _Queue(BaseModel):
+    name: str
+    messages_ready: int | None = None
+    """None: made so recently that there are no numbers yet."""
+
+
+class _Page(BaseModel):
+    items: list[_Queue]
+    page_count: int
+
+
+class ManagementApi:
+    """A client of `http(s)://user:password@host:15672[/prefix]`; `async with` opens and closes it."""
+
+    def __init__(self, url: str, *, vhost: str = "/", timeout_seconds: float = 2.0) -> None:
+        secret = URL(url)
+        self._headers = {}
+        if secret.user is not None:
+            credentials = aiohttp.encode_basic_auth(secret.user, secret.password or "", encoding="utf-8")
+            self._headers["Authorization"] = credentials
+        self._url = secret.with_user(None)
+        self._queues = self._url.joinpath("api", "queues", quote(vhost, safe=""), encoded=True)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"ManagementApi({str(self._url)!r})"
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def waiting(self, pattern: str, limit: int) -> tuple[dict[str, int | None], bool]:
+        """Queues that match a regular expression and hold ready messages, and whether these are all.
+
+        At most `limit` of them, fullest first. The numbers are up to 5 s old (RabbitMQ's
+        `collect_statistics_interval`); None: unknown yet. Raises ManagementUnavailable.
+        """
+        found: dict[str, int | None] = {}
+        number = pages = 1
+        while number <= pages:
+            page = await self._page(pattern, number)
+            for queue in page.items:
+                if queue.messages_ready == 0:
+                    return found, True
+                if len(found) == limit:
+                    return found, False
+                found[queue.name] = queue.messages_ready
+            number, pages = number + 1, page.page_count
+        return found, True
+
+    async def _page(self, pattern: str, number: int) -> _Page:
+        query = {
+            "name": pattern,
+            "use_regex": "true",
+            "page": str(number),
+            "page_size": str(PAGE_SIZE),
+            "sort": "messages_ready",  # queues without a number come first
+            "sort_reverse": "true",
+            "columns": "name,messages_ready",
+            "disable_stats": "true",  # numbers of the queues alone: no rates, nothing about consumers
+            "enable_queue_totals": "true",
+        }
+        if self._session is None:
+            raise ManagementUnavailable("not open")
+        try:
+            async with self._session.get(self._queues, params=query, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    raise ManagementUnavailable(f"the management API answered {answer.status}")
+                return _Page.model_validate_json(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+            raise ManagementUnavailable("the management API cannot be asked") from error
