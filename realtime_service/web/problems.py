@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from contracts.http import PROBLEM_JSON, Problem
 from realtime_service.domain.errors import (
+    EventInvalid,
     NotAllowed,
     NotAuthenticated,
     PublishError,
@@ -130,6 +131,8 @@ def _known(error: Exception) -> HttpProblem | None:
             return _unauthorized("no valid bearer token")
         case NotAllowed():
             return HttpProblem(403, str(error))
+        case EventInvalid():  # a body that is good as sent and too large as it would be published
+            return HttpProblem(422, "the event breaks the contract", errors=[error.reason])
         case Unavailable():
             return _not_now("something this needs is away; repeat the request")
         case PublishError():

@@ -9,6 +9,7 @@ from contracts.http import PROBLEM_JSON, Problem
 from realtime_service.domain.errors import (
     BrokerUnavailable,
     DatabaseUnavailable,
+    EventInvalid,
     KeysUnavailable,
     NotAllowed,
     NotAuthenticated,
@@ -85,6 +86,7 @@ async def test_a_websocket_route_that_is_asked_without_an_upgrade_answers_a_400_
         (BrokerUnavailable(SECRET), 503),
         (KeysUnavailable(SECRET), 503),
         (PublishError(SECRET), 503),
+        (EventInvalid("the body is larger than 65536 bytes"), 422),
         (HttpProblem(422, "wrong", errors=["rating: too large"]), 422),
         (web.HTTPServiceUnavailable(text=SECRET, headers={"Retry-After": "1"}), 503),
         (web.HTTPRequestEntityTooLarge(max_size=1, actual_size=2), 413),
