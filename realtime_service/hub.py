@@ -253,7 +253,7 @@ class Hub:
             self.metrics.rooms.set(len(self._places))
             place.shared.open()
             self.on_room(diagnosis)
-            self._spawn(self._watch(diagnosis))
+            self.sessions.watch(diagnosis)
         if member.device is not None:
             self._replace(place, member.device)
         place.connections[member.id] = connection
@@ -315,12 +315,6 @@ class Hub:
 
         place.releasing[key] = self._spawn(release())
 
-    async def _watch(self, diagnosis: DiagnosisId) -> None:
-        try:
-            await self.sessions.watch(diagnosis)
-        except Exception as error:
-            log.warning("watch_failed", error=type(error).__name__)
-
     async def _close(self, place: _Place) -> None:
         """The last connection left: hand everything back to the queue."""
         diagnosis = place.room.diagnosis
@@ -328,7 +322,7 @@ class Hub:
             await place.shared.release()
             for releasing in list(place.releasing.values()):
                 await asyncio.wait([releasing])
-            await self.sessions.unwatch(diagnosis)
+            self.sessions.unwatch(diagnosis)
         finally:
             del self._places[diagnosis]
             self.metrics.rooms.set(len(self._places))

@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Final
 
 import structlog
-from aio_pika.abc import AbstractConnection
 from aiohttp import web
+from yarl import URL
 
 from contracts import topology
 from contracts.close_codes import CloseCode
@@ -20,6 +20,7 @@ from contracts.ids import DiagnosisId
 from realtime_service.adapters.database import OwnershipDatabase
 from realtime_service.adapters.management import ManagementApi
 from realtime_service.adapters.rabbitmq.backlogs import QueueBacklogs
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
 from realtime_service.adapters.rabbitmq.first_contact import FirstContact
 from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.node import NodeQueue
@@ -35,7 +36,7 @@ from realtime_service.event_publisher import EventPublisher
 from realtime_service.hub import Hub
 from realtime_service.metrics import Metrics
 from realtime_service.settings import Settings, require_token_settings
-from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols
+from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols, redact_unreadable_requests
 from realtime_service.web.app import Ports, create_app
 from realtime_service.web.rate import CallerLimits
 from realtime_service.web.timekeeper import Timekeeper
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 LISTEN_BACKLOG: Final = 4096
 """Connections the kernel holds for us: after a restart every client comes back at once."""
+MAX_HEADER_BYTES: Final = 20 * 1024
+"""A request line or header: a token of 16 KiB fits in."""
 SHUTDOWN_SECONDS: Final = 5.0
 """How long requests under way may take once all sockets are closed."""
 BALANCER_SHARE: Final = 0.3
@@ -127,6 +130,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     """
     require_token_settings(settings)
     redact_offered_subprotocols()
+    redact_unreadable_requests()
     replica = uuid.uuid4().hex[:8]
     amqp_url = settings.amqp_url.get_secret_value()
     metrics = Metrics()
@@ -169,7 +173,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         manager = ConnectionManager(hub, events)
         route = WebSocketRoute(settings, verifier, ownership, manager, hub, timekeeper)
 
-        async def prepare(connection: AbstractConnection) -> None:
+        async def prepare(connection: BrokerConnection) -> None:
             for warning in await declare_topology(connection):
                 log.warning("topology", warning=warning)
             await node.prepare(connection)
@@ -251,12 +255,24 @@ def _verifier(settings: Settings) -> AbstractAsyncContextManager[Verifier]:
 async def _management(settings: Settings, stack: AsyncExitStack) -> ManagementApi | None:
     if settings.management_url is None:
         return None
-    return await stack.enter_async_context(ManagementApi(settings.management_url.get_secret_value()))
+    return await stack.enter_async_context(
+        ManagementApi(settings.management_url.get_secret_value(), vhost=_vhost(settings))
+    )
+
+
+def _vhost(settings: Settings) -> str:
+    """The virtual host an AMQP URL names; `/` when it names none."""
+    return URL(settings.amqp_url.get_secret_value()).path.removeprefix("/") or "/"
 
 
 async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStack) -> int:
     runner = web.AppRunner(
-        app, handle_signals=False, access_log_class=AccessLog, shutdown_timeout=SHUTDOWN_SECONDS
+        app,
+        handle_signals=False,
+        access_log_class=AccessLog,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

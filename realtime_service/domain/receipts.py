@@ -28,6 +28,10 @@ class Receipts:
         self._answered = 0
         self._bytes = 0
 
+    def __contains__(self, event: EventId) -> bool:
+        """Whether the event was sent and is not proven."""
+        return any(sent == event for _, sent in self._sent)
+
     @property
     def unproven(self) -> int:
         """Events sent and not proven."""
@@ -71,7 +75,7 @@ class Receipts:
 
     def ack(self, event: EventId) -> list[EventId]:
         """The client handled `event` and all before it: what that proves. Unknown ids prove nothing."""
-        if self.mode != "ack" or all(sent != event for _, sent in self._sent):
+        if self.mode != "ack" or event not in self:
             return []
         proven = []
         while self._sent:

@@ -4,7 +4,7 @@ The promises kept here (README, *Promises*):
 1  FIFO: a window hands out in the broker's order, and a newcomer first gets what nobody has proven.
 2  At least once, proven: `Settle` comes from a window's proven prefix and from nowhere else.
 3  Exactly once on a connection: a window hands an event id out once; a newcomer gets only what was handed out before it
-   came.
+   came. What comes again after it was given up goes to those alone who have not been sent it.
 4  The shared queue is for what *nobody* has received: any member's proof settles the shared copy, a device's queue is
    settled by that device alone.
 
@@ -12,14 +12,16 @@ The shared session's audience is the unnamed members; for named ones it is a led
 just now) belongs to that audience too until the shared stream has caught up with its own queue.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import ReceiptMode
 from realtime_service.domain.event import Event
 from realtime_service.domain.receipts import Receipts
-from realtime_service.domain.window import Record, SessionWindow
+from realtime_service.domain.window import WINDOW_EVENTS, Record, SessionWindow
 
 SHARED = None
 """The key of a room's shared session; a device session's key is its device key."""
@@ -52,10 +54,8 @@ class Device:
     window: SessionWindow = field(default_factory=SessionWindow)
     seeding: bool = False
     """The member still gets the shared stream; its own queue is held back meanwhile."""
-    seeded: set[EventId] = field(default_factory=set)
-    """What the member got from the shared stream; its own copies are not sent again."""
-    shared_left: int | None = None
-    """Shared deliveries to wait for until the shared queue, as it was when the device's queue was made, is through."""
+    bounded: bool = False
+    """What the shared window knows `to_come` includes all that was there when the device's queue was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ Effect = Send | Settle | Park | TellGap
 class Room:
     """One diagnosis on this replica."""
 
-    __slots__ = ("_members", "_seeding", "_unnamed", "devices", "diagnosis", "shared")
+    __slots__ = ("_arriving", "_members", "_unnamed", "devices", "diagnosis", "shared")
 
     def __init__(self, diagnosis: DiagnosisId) -> None:
         self.diagnosis = diagnosis
@@ -108,7 +108,8 @@ class Room:
         self.devices: dict[str, Device] = {}
         self._members: dict[ConnectionId, Member] = {}
         self._unnamed: dict[ConnectionId, Member] = {}
-        self._seeding: set[str] = set()  # keys of devices that still get the shared stream
+        # For named members whose own session is not open yet: what the shared session holds or has handed out since.
+        self._arriving: dict[ConnectionId, deque[Event]] = {}
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -142,33 +143,38 @@ class Room:
     def join(self, member: Member) -> list[Effect]:
         """A member comes, before or after the shared session opened. Unnamed: it first gets what nobody has proven."""
         self._members[member.id] = member
+        unproven = [record.event for record in self.shared.unproven() if record.event]
         if member.device is not None:
+            self._arriving[member.id] = deque(unproven, maxlen=WINDOW_EVENTS)
             return []
         self._unnamed[member.id] = member
-        return self._catch_up(member)
+        return self._catch_up(member, unproven)
 
     def join_device(self, member: Member, *, new: bool) -> list[Effect]:
-        """A named member's own session is about to open. A `new` device first gets what the shared session holds."""
+        """A named member's own session is about to open. A `new` device first gets what the shared session holds.
+
+        It also gets what the shared session handed out since it joined: that may be in its own queue, too, and must
+        not come behind later events.
+        """
         assert member.device is not None
-        device = self.devices[member.device] = Device(member)
+        arrived = self._arriving.pop(member.id, ())
+        device = self.devices[member.device] = Device(member, seeding=new)
         if not new:
             return []
-        device.seeding = True
-        self._seeding.add(member.device)
         device.window.hold()
-        effects = self._catch_up(member)
-        device.seeded.update(record.event.id for record in self.shared.unproven() if record.event)
-        return effects
+        for event in arrived:
+            device.window.had(event.id)
+        return self._catch_up(member, arrived)
 
     def leave(self, member: Member) -> list[Effect]:
         """A member is gone; what it had not proven stays unproven."""
         self._members.pop(member.id, None)
         self._unnamed.pop(member.id, None)
+        self._arriving.pop(member.id, None)
         if member.device and (device := self.devices.get(member.device)) and device.member is member:
             del self.devices[member.device]
-            self._seeding.discard(member.device)
         for record in self.shared.unproven():
-            if record.event and record.event.excluded and self._needed_by_nobody(record.event):
+            if record.event and self._needed_by_nobody(record.event):
                 self.shared.prove([record.event.id])
         return self._settle(SHARED)
 
@@ -184,7 +190,11 @@ class Room:
         if event.user is not None and all(member.user != event.user for member in self._members.values()):
             return self.refuse(session, tag, "a personal event for a user who may not watch this diagnosis")
         effects = self._hand_out(session, window.deliver(tag, event, redelivered=redelivered))
-        return [*effects, *self._settle(session), *self._seed_progress(session, event.id)]
+        effects += self._settle(session)
+        if session is not SHARED and window.knows(event.id):
+            # The shared stream has already reached what is in the device's own queue.
+            effects += self.end_seeding(session)
+        return effects
 
     def refuse(self, session: SessionKey, tag: int, reason: str) -> list[Effect]:
         """The broker handed over something that is no event. The shared copy is parked; a device's copy is let go."""
@@ -193,11 +203,7 @@ class Room:
             return []
         effects = self._hand_out(session, window.deliver(tag, None))
         if session is SHARED:
-            return [
-                *effects,
-                Park(session, window.generation, tag, reason),
-                *self._seed_progress(session, None),
-            ]
+            return [*effects, Park(session, window.generation, tag, reason), *self._settle(session)]
         window.refused(tag)
         return [*effects, *self._settle(session)]
 
@@ -229,6 +235,9 @@ class Room:
         """A session's channel is gone; members stay."""
         if window := self.window(session):
             window.lost()
+        if session is SHARED:
+            for device in self.devices.values():
+                device.bounded = False
 
     def opened(self, session: SessionKey, generation: int, ready: int, *, full: bool) -> list[Effect]:
         """A session is about to consume; `ready` events wait. A full queue may have dropped events before."""
@@ -236,16 +245,23 @@ class Room:
         if window is None:
             return []
         window.opened(generation, ready, full=full)
-        audience = self._audience_of(session)
-        return [TellGap(audience, None)] if full and audience else []
+        effects: list[Effect] = []
+        if full and (audience := self._audience_of(session)):
+            effects.append(TellGap(audience, None))
+        if session is SHARED:
+            for device in self.devices.values():
+                device.bounded = True
+            effects += self._settle(SHARED)
+        return effects
 
     def shared_depth(self, device_key: str, ready: int) -> list[Effect]:
         """`ready` events were in the shared queue after a new device's queue was bound: wait for these, no longer."""
         device = self.devices.get(device_key)
         if device is None or not device.seeding:
             return []
-        device.shared_left = ready
-        return self.end_seeding(device_key) if ready == 0 else []
+        device.bounded = True
+        self.shared.remaining = ready
+        return self._end_seeding_where_through()
 
     def end_seeding(self, device_key: str) -> list[Effect]:
         """Stop waiting for the shared stream: the device's own queue goes on."""
@@ -253,7 +269,6 @@ class Room:
         if device is None or not device.seeding:
             return []
         device.seeding = False
-        self._seeding.discard(device_key)
         effects = self._hand_out(device_key, device.window.resume())
         return [*effects, *self._settle(device_key)]
 
@@ -268,12 +283,8 @@ class Room:
 
     # Parts
 
-    def _catch_up(self, member: Member) -> list[Effect]:
-        return [
-            Send(record.event, (member,), repeated=True)
-            for record in self.shared.unproven()
-            if record.event and self._may_get(record.event, member)
-        ]
+    def _catch_up(self, member: Member, events: Iterable[Event]) -> list[Effect]:
+        return [Send(event, (member,), repeated=True) for event in events if self._may_get(event, member)]
 
     def _hand_out(self, session: SessionKey, records: list[Record]) -> list[Effect]:
         effects: list[Effect] = []
@@ -281,40 +292,45 @@ class Room:
             if record.event is None:
                 continue
             if session is SHARED:
+                effects += self._end_seeding_that_reached(record.event.id)
                 members = self._shared_audience(record.event)
             else:
                 members = self._device_audience(session, record.event)
+            if record.redelivered:
+                members = [member for member in members if record.event.id not in member.receipts]
             if members:
-                effects.append(Send(record.event, members, repeated=record.redelivered))
+                effects.append(Send(record.event, tuple(members), repeated=record.redelivered))
             if session is SHARED and self._needed_by_nobody(record.event):
                 self.shared.prove([record.event.id])
         return effects
 
-    def _shared_audience(self, event: Event) -> tuple[Member, ...]:
+    def _shared_audience(self, event: Event) -> list[Member]:
+        for arrived in self._arriving.values():
+            arrived.append(event)
         members = [member for member in self._unnamed.values() if self._may_get(event, member)]
-        for key in self._seeding:
-            device = self.devices[key]
-            if self._may_get(event, device.member):
-                device.seeded.add(event.id)
+        for device in self.devices.values():
+            if device.seeding and self._may_get(event, device.member):
+                device.window.had(event.id)
                 members.append(device.member)
-        return tuple(members)
+        return members
 
-    def _device_audience(self, session: str, event: Event) -> tuple[Member, ...]:
+    def _device_audience(self, session: str, event: Event) -> list[Member]:
         device = self.devices[session]
-        if event.id in device.seeded:
-            return ()  # sent already; the proof of that copy settles this one
-        if not self._may_get(event, device.member):
-            device.window.prove([event.id])
-            return ()
-        return (device.member,)
+        if self._may_get(event, device.member):
+            return [device.member]
+        device.window.prove([event.id])
+        return []
 
     @staticmethod
     def _may_get(event: Event, member: Member) -> bool:
         return event.excluded != member.id and event.user in (None, member.user)
 
     def _needed_by_nobody(self, event: Event) -> bool:
-        """The connection that caused the event is the only one here: there is nobody to prove it, and no need."""
-        return event.excluded is not None and self._members.keys() == {event.excluded}
+        """The connection that caused the event is here, and nobody else gets the shared stream: who should prove it?"""
+        if event.excluded not in self._members:
+            return False
+        seeding = (device.member for device in self.devices.values() if device.seeding)
+        return all(member.id == event.excluded for member in chain(self._unnamed.values(), seeding))
 
     def _audience_of(self, session: SessionKey) -> tuple[Member, ...]:
         if session is SHARED:
@@ -336,21 +352,24 @@ class Room:
         window = self.window(session)
         if window is None:
             return []
-        effects: list[Effect] = []
+        effects = self._hand_out(session, window.admit())
         while (tag := window.settle()) is not None:
             effects.append(Settle(session, window.generation, tag))
             effects += self._hand_out(session, window.admit())
+        if session is SHARED:
+            effects += self._end_seeding_where_through()
         return effects
 
-    def _seed_progress(self, session: SessionKey, event: EventId | None) -> list[Effect]:
-        """New devices that the shared stream has caught up with go on with their own queue."""
-        effects: list[Effect] = []
-        for key in list(self._seeding):
-            device = self.devices[key]
-            if session is SHARED and device.shared_left is not None:
-                device.shared_left -= 1
-            through = device.shared_left is not None and device.shared_left <= 0
-            in_both = event is not None and event in device.seeded and device.window.holds_back(event)
-            if through or in_both:
-                effects += self.end_seeding(key)
-        return effects
+    # New devices: from the shared stream to their own queue
+
+    def _end_seeding_that_reached(self, event: EventId) -> list[Effect]:
+        """Devices that hold a copy of the shared stream's next event go on with their own queue, from before it."""
+        return self._end_seeding(lambda device: device.window.holds_back(event))
+
+    def _end_seeding_where_through(self) -> list[Effect]:
+        """Nothing is left that was in the shared queue before the devices' queues were made."""
+        return [] if self.shared.to_come else self._end_seeding(lambda device: device.bounded)
+
+    def _end_seeding(self, reached: Callable[[Device], bool]) -> list[Effect]:
+        keys = [key for key, device in self.devices.items() if device.seeding and reached(device)]
+        return [effect for key in keys for effect in self.end_seeding(key)]

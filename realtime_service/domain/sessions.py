@@ -59,10 +59,10 @@ class Sessions(Protocol):
     def device(self, diagnosis: DiagnosisId, key: str, listener: SessionListener) -> Session:
         """The session on a device's queue; one that does not exist is made."""
 
-    async def watch(self, diagnosis: DiagnosisId) -> None:
+    def watch(self, diagnosis: DiagnosisId) -> None:
         """Hear of evictions."""
 
-    async def unwatch(self, diagnosis: DiagnosisId) -> None:
+    def unwatch(self, diagnosis: DiagnosisId) -> None:
         """Hear no more of them."""
 
 

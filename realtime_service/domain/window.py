@@ -6,11 +6,15 @@ is legal because the channel has one queue. An event id is handed out once, howe
 
     delivered ──► waiting ──► handed out, unproven ──► proven ──► settled (a prefix, in order)
                   (bytes)      └── channel lost: the broker delivers again; what is known is not handed out again
+
+To be handed out and to be proven are two things: an event may be proven, by a device that has it from its own queue,
+before it is handed out here.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from contracts.ids import EventId
@@ -47,9 +51,10 @@ class SessionWindow:
 
     __slots__ = (
         "_bytes",
+        "_handed_out",
         "_held",
-        "_missing",
         "_records",
+        "_returning",
         "_unsettled",
         "_waiting",
         "generation",
@@ -69,8 +74,9 @@ class SessionWindow:
         """Ids proven of late, also before their delivery arrived."""
         self._unsettled: deque[tuple[int, Record]] = deque()  # (delivery tag, record)
         self._waiting: deque[tuple[int, Record]] = deque()
-        self._records: dict[EventId, Record] = {}  # handed out, in order
-        self._missing: set[EventId] = set()  # handed out on an earlier channel, not delivered again yet
+        self._records: dict[EventId, Record] = {}  # handed out and not settled, in order
+        self._handed_out = RecentIds()  # also such as are settled, or left the queue another way
+        self._returning = False  # what was handed out on an earlier channel is being delivered again
         self._bytes = 0
         self._held = False
 
@@ -81,10 +87,9 @@ class SessionWindow:
         self.remaining = 0
         for record in self._records.values():
             record.deliveries = 0
-            record.redelivered = True
         for event in [event for event, record in self._records.items() if record.proven]:
             self._forget(event)  # `proven_ids` knows it
-        self._missing = set(self._records)
+        self._returning = bool(self._records)
 
     def opened(self, generation: int, ready: int, *, full: bool = False) -> None:
         """A new channel is about to consume; `ready` events wait in the queue, which was `full`."""
@@ -119,8 +124,8 @@ class SessionWindow:
 
     def refused(self, tag: int) -> None:
         """The refused delivery `tag` is safe in the parking queue."""
-        for unsettled, record in self._unsettled:
-            if unsettled == tag:
+        for known, record in chain(self._unsettled, self._waiting):
+            if known == tag:
                 record.proven = True
 
     def settle(self) -> int | None:
@@ -131,22 +136,24 @@ class SessionWindow:
             record.deliveries -= 1
             if record.event is not None and not record.deliveries:
                 self._forget(record.event.id)
-        if not self.pending:
+        if last is not None and self.overflowed and not self.pending:
             self.overflowed = False
         return last
 
     def admit(self) -> list[Record]:
         """The records to hand out now that bytes may have become free."""
         handed_out: list[Record] = []
-        while self._waiting and not self._held and self._fits(self._waiting[0][1]):
-            tag, record = self._waiting.popleft()
+        while self._waiting and not self._held:
+            tag, record = self._waiting[0]
             if known := self._known(record):
                 record = known
-            elif record.event is not None:
+            else:
                 self._drop_missing()
-                self._records[record.event.id] = record
-                self._bytes += record.size
+                if not self._fits(record):
+                    break
+                self._hand_out(record)
                 handed_out.append(record)
+            self._waiting.popleft()
             record.deliveries += 1
             self._unsettled.append((tag, record))
         return handed_out
@@ -155,9 +162,13 @@ class SessionWindow:
         """Records that were handed out and that nobody has proven, in order."""
         return [record for record in self._records.values() if not record.proven]
 
+    def had(self, event: EventId) -> None:
+        """The event reached this window's audience another way: it counts as handed out here."""
+        self._handed_out.add(event)
+
     def knows(self, event: EventId) -> bool:
-        """Whether the event was handed out or proven here of late."""
-        return event in self._records or event in self.proven_ids
+        """Whether the event was handed out here, now or of late."""
+        return event in self._records or event in self._handed_out
 
     def holds_back(self, event: EventId) -> bool:
         """Whether the event was delivered and waits to be handed out."""
@@ -183,24 +194,33 @@ class SessionWindow:
         """Deliveries that the broker keeps until they are settled."""
         return len(self._unsettled) + len(self._waiting)
 
+    def _known(self, record: Record) -> Record | None:
+        """What a delivery stands for that is not to be handed out; None: the event is to be handed out."""
+        if record.event is None:
+            return record
+        event = record.event.id
+        if known := self._records.get(event):
+            return known
+        return Record(None, proven=True) if event in self.proven_ids and event in self._handed_out else None
+
     def _fits(self, record: Record) -> bool:
         return self._bytes == 0 or self._bytes + record.size <= WINDOW_BYTES
 
-    def _known(self, record: Record) -> Record | None:
-        """The record of an event that was here before: not settled yet, or proven and thus ready to settle."""
-        if record.event is None:
-            return None
+    def _hand_out(self, record: Record) -> None:
+        assert record.event is not None
         event = record.event.id
-        self._missing.discard(event)
-        if known := self._records.get(event):
-            return known
-        return Record(None, proven=True) if event in self.proven_ids else None
+        record.proven = event in self.proven_ids
+        record.redelivered = record.redelivered or event in self._handed_out
+        self._handed_out.add(event)
+        self._records[event] = record
+        self._bytes += record.size
 
     def _drop_missing(self) -> None:
         """After a lost channel known events come first; a new one shows that those still missing left the queue."""
-        for event in self._missing:
-            self._forget(event)
-        self._missing.clear()
+        if self._returning:
+            self._returning = False
+            for event in [event for event, record in self._records.items() if not record.deliveries]:
+                self._forget(event)
 
     def _forget(self, event: EventId) -> None:
         if record := self._records.pop(event, None):

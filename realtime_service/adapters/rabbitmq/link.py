@@ -8,7 +8,7 @@ freeze with them (RabbitMQ, *Alarms*).
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from aiormq.abc import AbstractChannel
@@ -26,6 +26,14 @@ OPENING_AT_ONCE: Final = 16
 FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 5.0
 
+
+class Acknowledging(Protocol):
+    """A session with something to tell the broker."""
+
+    async def acknowledge(self) -> None:
+        """Write it."""
+
+
 Prepare = Callable[[BrokerConnection], Awaitable[None]]
 
 
@@ -39,6 +47,8 @@ class BrokerLink:
         self._dropping: asyncio.Task[None] | None = None
         self._connection: BrokerConnection | None = None
         self._up = asyncio.Event()
+        self._settled: dict[Acknowledging, None] = {}
+        self._to_acknowledge = asyncio.Event()
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
 
     @property
@@ -61,6 +71,21 @@ class BrokerLink:
             raise BrokerUnavailable("no connection to the broker")
         return await new_channel(self._connection)
 
+    def acknowledge_soon(self, session: Acknowledging) -> None:
+        """Let the session acknowledge in a moment; what it settles meanwhile goes along."""
+        self._settled[session] = None
+        self._to_acknowledge.set()
+
+    async def _acknowledge(self) -> None:
+        """One task for all sessions of a connection: none for each event, and none left behind."""
+        while True:
+            await self._to_acknowledge.wait()
+            self._to_acknowledge.clear()
+            while self._settled:
+                session = next(iter(self._settled))
+                del self._settled[session]
+                await session.acknowledge()
+
     def depend_on(self, channel: AbstractChannel, connection: BrokerConnection) -> None:
         """A consumer that every replica must have runs on this channel: if it ends, the connection is made anew."""
 
@@ -78,6 +103,7 @@ class BrokerLink:
         while True:
             try:
                 connection = await connecting.connect(self._url, name=self._name)
+                acknowledging = asyncio.create_task(self._acknowledge())
                 try:
                     with connecting.translated():
                         await prepare(connection)
@@ -91,6 +117,7 @@ class BrokerLink:
                     self._connection = None
                     self._up.clear()
                     self._on_state(False)
+                    acknowledging.cancel()
                     await connecting.close(connection)
                 log.warning("broker_lost")
             except BrokerUnavailable as error:

@@ -10,6 +10,7 @@ whatever `type` its publisher chose.
 import asyncio
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -30,6 +31,8 @@ PROVISIONED: Final = "provisioned"
 """`type` of the door's answer; its body is the diagnosis id."""
 PREFETCH: Final = 1000
 LEAVE_SECONDS: Final = 2.0
+UNBIND_SECONDS: Final = 60.0
+"""A client that comes back within this time finds its diagnosis bound still."""
 
 OnEvicted = Callable[[str, EventId], None]
 """Told the queue's name and the dropped event's id."""
@@ -43,51 +46,42 @@ class NodeQueue:
         self._link = link
         self._on_evicted = on_evicted
         self._watched: set[DiagnosisId] = set()
+        self._unwatched: dict[DiagnosisId, float] = {}  # when to unbind, on the loop's clock
+        self._bound: set[DiagnosisId] = set()
+        self._changed = asyncio.Event()
+        self._binding: asyncio.Task[None] | None = None
         self._channel: AbstractChannel | None = None
         self._consumer = ""
         self._expected: dict[DiagnosisId, list[asyncio.Future[None]]] = {}
 
     async def prepare(self, connection: BrokerConnection) -> None:
-        """Declare, bind what is watched if the queue is new, and consume. Part of every (re)connect."""
-        try:
-            probe = await new_channel(connection)
-            await probe.queue_declare(self.name, passive=True, timeout=RPC_TIMEOUT_SECONDS)
-            await probe.close()
-            exists = True
-        except ChannelNotFoundEntity:
-            exists = False
+        """Declare, consume, and go on binding. Part of every (re)connect."""
+        if self._binding is not None:
+            self._binding.cancel()
+        if not await self._exists(connection):
+            self._bound.clear()
         channel = await new_channel(connection)
-        if not exists:
-            await channel.queue_declare(
-                self.name, durable=True, arguments=dict(topology.NODE_ARGUMENTS), timeout=RPC_TIMEOUT_SECONDS
-            )
-            for diagnosis in list(self._watched):
-                await self._bind(channel, diagnosis)
+        await channel.queue_declare(
+            self.name, durable=True, arguments=dict(topology.NODE_ARGUMENTS), timeout=RPC_TIMEOUT_SECONDS
+        )
         await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_SECONDS)
         consumed = await channel.basic_consume(self.name, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._consumer = consumed.consumer_tag or ""
         self._link.depend_on(channel, connection)
         self._channel = channel
+        self._binding = asyncio.create_task(self._keep_bound(connection), name="bind the node queue")
 
-    async def watch(self, diagnosis: DiagnosisId) -> None:
-        """Hear of evictions from this diagnosis' queues. Raises when the broker is away; then `prepare` binds."""
+    def watch(self, diagnosis: DiagnosisId) -> None:
+        """Hear of evictions from this diagnosis' queues, from some milliseconds on."""
+        self._unwatched.pop(diagnosis, None)
         self._watched.add(diagnosis)
-        if self._channel is not None and not self._channel.is_closed:
-            with translated():
-                await self._bind(self._channel, diagnosis)
+        self._changed.set()
 
-    async def unwatch(self, diagnosis: DiagnosisId) -> None:
-        """Hear no more of it."""
+    def unwatch(self, diagnosis: DiagnosisId) -> None:
+        """Hear no more of it, some time from now: clients come back."""
         self._watched.discard(diagnosis)
-        if self._channel is None or self._channel.is_closed:
-            return
-        try:
-            with translated():
-                await self._channel.queue_unbind(
-                    self.name, topology.NODES, topology.routing_key(diagnosis), timeout=RPC_TIMEOUT_SECONDS
-                )
-        except BrokerUnavailable as error:
-            log.warning("node_unbind_failed", reason=str(error))
+        self._unwatched[diagnosis] = asyncio.get_running_loop().time() + UNBIND_SECONDS
+        self._changed.set()
 
     def expect(self, diagnosis: DiagnosisId) -> "asyncio.Future[None]":
         """A future for the door's next answer about a diagnosis."""
@@ -98,6 +92,8 @@ class NodeQueue:
 
     async def delete(self) -> None:
         """Remove the queue: this replica leaves for good."""
+        if self._binding is not None:
+            self._binding.cancel()
         channel, self._channel = self._channel, None
         if channel is None or channel.is_closed:
             return
@@ -108,10 +104,46 @@ class NodeQueue:
         except (BrokerUnavailable, TimeoutError):
             pass  # it expires
 
-    async def _bind(self, channel: AbstractChannel, diagnosis: DiagnosisId) -> None:
-        await channel.queue_bind(
-            self.name, topology.NODES, topology.routing_key(diagnosis), timeout=RPC_TIMEOUT_SECONDS
-        )
+    async def _exists(self, connection: BrokerConnection) -> bool:
+        probe = await new_channel(connection)
+        try:
+            await probe.queue_declare(self.name, passive=True, timeout=RPC_TIMEOUT_SECONDS)
+        except ChannelNotFoundEntity:
+            return False
+        await probe.close()
+        return True
+
+    async def _keep_bound(self, connection: BrokerConnection) -> None:
+        """Bind what is watched and unbind what has not been for a while, one at a time, on a channel of its own.
+
+        A binding of a durable queue costs the broker some 2 ms: thousands of clients that come at once do not wait.
+        """
+        try:
+            with translated():
+                channel = await new_channel(connection)
+                self._link.depend_on(channel, connection)
+                while True:
+                    self._changed.clear()
+                    for diagnosis in self._watched - self._bound:
+                        await channel.queue_bind(self.name, topology.NODES, topology.routing_key(diagnosis))
+                        self._bound.add(diagnosis)
+                    for diagnosis in self._due():
+                        await channel.queue_unbind(self.name, topology.NODES, topology.routing_key(diagnosis))
+                        self._bound.discard(diagnosis)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(UNBIND_SECONDS if self._unwatched else None):
+                            await self._changed.wait()
+        except BrokerUnavailable as error:
+            log.warning("node_binding_stopped", reason=str(error))
+
+    def _due(self) -> list[DiagnosisId]:
+        """What nobody has watched for UNBIND_SECONDS; oldest first."""
+        now = asyncio.get_running_loop().time()
+        due = []
+        while self._unwatched and self._unwatched[first := next(iter(self._unwatched))] <= now:
+            del self._unwatched[first]
+            due.append(first)
+        return due
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         try:

@@ -78,7 +78,6 @@ class QueueSession:
         self._task: asyncio.Task[None] | None = None
         self._settled = 0
         self._acknowledged = 0
-        self._settling = False
         self._refused: dict[int, DeliveredMessage] = {}
 
     # What its user calls
@@ -110,9 +109,7 @@ class QueueSession:
             return  # a channel that is gone; the broker delivers again, and the window knows what was proven
         self._settled = tag
         self._occurrences.settled(tag)
-        if not self._settling:
-            self._settling = True
-            asyncio.get_running_loop().call_soon(self._acknowledge)
+        self._link.acknowledge_soon(self)
 
     def park(self, generation: int, tag: int, reason: str) -> None:
         """Bring a delivery to the parking queue, then tell the listener."""
@@ -239,10 +236,10 @@ class QueueSession:
             return
         self._listener.delivered(tag, event, redelivered=redelivered)
 
-    def _acknowledge(self) -> None:
-        self._settling = False
+    async def acknowledge(self) -> None:
+        """Tell the broker what is settled. Called by the link, in its own task."""
         if self._channel is not None:
-            asyncio.create_task(self._send_ack(self._channel))  # noqa: RUF006  (ends at once)
+            await self._send_ack(self._channel)
 
     async def _send_ack(self, channel: AbstractChannel) -> None:
         if self._settled <= self._acknowledged:

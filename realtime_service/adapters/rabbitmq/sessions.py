@@ -60,13 +60,13 @@ class RabbitSessions:
         source = Source(queue, diagnosis, self._limit, lambda: self._make_device_queue(diagnosis, queue))
         return self._session(source, listener)
 
-    async def watch(self, diagnosis: DiagnosisId) -> None:
+    def watch(self, diagnosis: DiagnosisId) -> None:
         """Hear of evictions from the diagnosis' queues."""
-        await self._node.watch(diagnosis)
+        self._node.watch(diagnosis)
 
-    async def unwatch(self, diagnosis: DiagnosisId) -> None:
+    def unwatch(self, diagnosis: DiagnosisId) -> None:
         """Hear no more of them."""
-        await self._node.unwatch(diagnosis)
+        self._node.unwatch(diagnosis)
 
     def _session(self, source: Source, listener: SessionListener) -> QueueSession:
         """A session that goes on counting where the last one on this queue ended."""
