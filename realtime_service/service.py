@@ -228,13 +228,18 @@ async def serve(settings: Settings, started: "asyncio.Future[Service] | None" = 
 @asynccontextmanager
 async def _kept_running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Run these for as long as the service lives. One that dies ends the service."""
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each) for each in work]
         try:
             yield
+        except Exception as error:  # not theirs: the group would hand it on wrapped in one of its own
+            failure = error
         finally:
             for task in tasks:
                 task.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _verifier(settings: Settings) -> AbstractAsyncContextManager[Verifier]:
