@@ -23,6 +23,8 @@ from realtime_service.web.timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
 
+GAP_SECONDS: Final = 0.1
+"""Evictions come in bursts, one message each: one notice tells of all within this time."""
 CLOSE_SECONDS: Final = 2.0
 """How long a closing handshake may take before the socket is cut."""
 
@@ -63,10 +65,11 @@ class ClientConnection:
         self._flush_soon()
 
     def tell_gap(self, evicted: int | None) -> None:
-        """Add to the gap notice of this loop turn; before the welcome it is the welcome that says so."""
+        """Add to the next gap notice; before the welcome it is the welcome that says so."""
         if self._welcomed:
+            if self._evicted == 0:
+                asyncio.get_running_loop().call_later(GAP_SECONDS, self._send_gap)
             self._evicted = None if evicted is None or self._evicted is None else self._evicted + evicted
-            self._flush_soon()
 
     def progress(self) -> None:
         """The client proved something, or answered a PING."""
@@ -159,9 +162,6 @@ class ClientConnection:
         if self._socket.ended:
             return
         receipts = self.member.receipts
-        if self._evicted != 0:
-            self._outbox.append(text_frame(self._gap().to_bytes()))
-            self._evicted = 0
         if (number := receipts.ping_due(more_follows=False)) is not None:
             self._outbox.append(self._socket.ping(number))
         if self._outbox:
@@ -178,10 +178,10 @@ class ClientConnection:
     def _ping(self, number: int) -> None:
         self.write(self._socket.ping(number))
 
-    def _gap(self) -> Gap:
-        return Gap(
-            diagnosis_id=self.diagnosis, timestamp=rfc3339(time.time()), data=GapData(evicted=self._evicted)
-        )
+    def _send_gap(self) -> None:
+        data = GapData(evicted=self._evicted)
+        self._evicted = 0
+        self.answer(Gap(diagnosis_id=self.diagnosis, timestamp=rfc3339(time.time()), data=data))
 
 
 class Socket:

@@ -134,7 +134,8 @@ class WebSocketRoute:
                 await _Conversation(connection, socket, self._verifier, self._settings).run()
         finally:
             connection.gone()
-            log.info("connection_closed", connection=member.id, code=socket.ws.close_code)
+            code = socket.ws.close_code
+            log.info("connection_closed", connection=member.id, code=code and int(code))
 
     async def _admit(
         self, request: web.Request, socket: Socket
