@@ -59,13 +59,16 @@ class OwnershipDatabase:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connections: aiosqlite's threads would keep the process alive. Bounded like a query."""
+        """Let those who ask have their answers, then close the connections. Each of the two takes a timeout at most.
+
+        Without, aiosqlite's threads would live on; and a query that is cancelled while it connects loses one.
+        """
         self._closed = True
-        for query in self._queries:
-            query.cancel()
+        if self._queries:
+            await asyncio.wait(self._queries, timeout=self._timeout)
         closing = asyncio.create_task(self._engine.dispose(), name="database close")
         closing.add_done_callback(self._forget)
-        await asyncio.wait({closing, *self._queries}, timeout=self._timeout)
+        await asyncio.wait({closing}, timeout=self._timeout)
         closing.cancel()
 
     async def owner_of(self, diagnosis_id: DiagnosisId) -> UserId | None:

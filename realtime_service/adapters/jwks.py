@@ -138,10 +138,10 @@ class KeySet:
 
 
 def _read_key(entry: dict[str, Any], algorithm: str) -> jwt.PyJWK | None:
-    """The key, if its type, curve and length fit the algorithm."""
+    """The key, if its type and curve fit the algorithm; its length is checked with each token."""
     try:
         key = jwt.PyJWK(entry, algorithm)
         key.Algorithm.prepare_key(key.key)
-        return None if key.Algorithm.check_key_length(key.key) else key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return key

@@ -132,7 +132,7 @@ class TokenVerifier:
             raise NotAuthenticated(TokenFault.MALFORMED)
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+        except Exception:  # as in `_claims`
             raise NotAuthenticated(TokenFault.MALFORMED) from None
         algorithm, kind = header.get("alg"), header.get("typ", "JWT")
         if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:

@@ -284,7 +284,7 @@ def _break(provider: IdentityProvider, how: str) -> None:
         case "deep":
             provider.body = b"[" * 100_000
         case "large":
-            provider.body = b'{"keys": []}' + b" " * MAX_BYTES
+            provider.body = json.dumps({"keys": provider.keys}).encode() + b" " * MAX_BYTES
 
 
 FAILURES = [
