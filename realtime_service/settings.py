@@ -100,9 +100,9 @@ class Settings(BaseSettings):
     max_unsent_bytes: int = Field(2 * 1024 * 1024, gt=1024 * 1024, le=64 * 1024 * 1024)
     """Bytes that may wait for one slow client before it is closed (1013). More than the 1 MiB that a window of events
     may hold: less would close healthy clients that receive a full backlog."""
-    frames_per_second: float = Field(5, gt=0, le=10_000)
+    frames_per_second: float = Field(20, gt=0, le=10_000)
     """Frames a second a client may send for long; beyond, it is closed (4429). Frames that prove events are free."""
-    frame_burst: int = Field(20, ge=1, le=100_000)
+    frame_burst: int = Field(100, ge=1, le=100_000)
     """Frames a client may send at once: an app that wakes up sends several."""
     broadcasts_per_second: float = Field(100, gt=0, le=100_000)
     """Requests a second one caller may send to the broadcast routes for long; beyond, 429. AMQP has no such limit."""
