@@ -20,7 +20,10 @@ BROKER_SETTING: Final = "REALTIME_TEST_AMQP_URL"
 
 _OBTAIN: Final[dict[str, Callable[[Say], AbstractContextManager[object]]]] = {
     "broker": lambda say: obtain_broker(
-        os.environ.get(BROKER_SETTING), management=False, say=say, setting=BROKER_SETTING
+        os.environ.get(BROKER_SETTING) or os.environ.get("REALTIME_AMQP_URL"),
+        management=False,
+        say=say,
+        setting=BROKER_SETTING,
     ),
     "postgresql_url": lambda say: obtain_postgresql(os.environ.get(DATABASE_SETTING), say=say),
 }
