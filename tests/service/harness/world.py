@@ -1,0 +1,153 @@
+"""What the processes of a test have in common: a broker, a database of diagnoses, a secret, one patient."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import urlencode
+
+import jwt
+import pika
+
+from tests.service.harness.checker import Audience, Verdict, check
+from tests.service.harness.clients import LocalClient, ProcessClient
+from tests.service.harness.recorder import Recorder
+from tests.service.harness.replica import SERVE, Replica
+
+SECRET: Final = "a secret for tests that is thirty-two bytes long or more"
+PATIENT: Final = 100
+RECEIPT_SECONDS: Final = 2.0
+"""Short, so that a frozen client is found out soon; long enough for a busy machine."""
+VERDICT_SECONDS: Final = 20.0
+
+
+class Database:
+    """An SQLite file with `diagnoses(id, patient_id)`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.execute("CREATE TABLE diagnoses (id INTEGER PRIMARY KEY, patient_id INTEGER NOT NULL)")
+
+    @property
+    def url(self) -> str:
+        """For REALTIME_DATABASE_URL."""
+        return f"sqlite:///{self.path}"
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> None:
+        """Run one statement, at once."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute(statement, parameters)
+
+    def add(self, diagnosis: int) -> None:
+        """Create a diagnosis of the patient."""
+        self.execute("INSERT INTO diagnoses VALUES (?, ?)", (diagnosis, PATIENT))
+
+
+class World:
+    """Starts replicas, clients and publishers, and ends them all when it is left."""
+
+    def __init__(self, amqp_url: str, database: Database, ids: Callable[[], int]) -> None:
+        self.amqp_url = amqp_url
+        self.database = database
+        self.replica: Replica | None = None
+        """The one that clients go to unless told otherwise."""
+        self.new_id = ids
+        """Gives ids that no other test uses."""
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def diagnosis(self) -> int:
+        """A diagnosis of the patient that no queue knows."""
+        made = self.new_id()
+        self.database.add(made)
+        return made
+
+    async def start_replica(self, program: Sequence[str] = SERVE, **settings: object) -> Replica:
+        """Start a replica; it is stopped in the end, with exit code 0 and without complaints, unless it was killed."""
+        replica = await Replica.start(self.settings(**settings), program)
+        self._stack.push_async_callback(stop_cleanly, replica)
+        self.replica = replica
+        return replica
+
+    def settings(self, **settings: object) -> dict[str, str]:
+        """A replica's environment; names without the prefix."""
+        common = {
+            "amqp_url": self.amqp_url,
+            "database_url": self.database.url,
+            "jwt_secret": SECRET,
+            "receipt_timeout_seconds": RECEIPT_SECONDS,
+            "drain_seconds": 0,
+        }
+        return {f"REALTIME_{name.upper()}": str(value) for name, value in (common | settings).items()}
+
+    def url(self, diagnosis: int, *, address: str | None = None, **query: str) -> str:
+        """Where a client watches, with a token."""
+        if address is None:
+            assert self.replica is not None
+            address = self.replica.address
+        return f"ws://{address}/ws/{diagnosis}?{urlencode({'token': token(), **query})}"
+
+    def local_client(self, name: str, *, ack: bool = False) -> LocalClient:
+        """A client in this process."""
+        client = LocalClient(name, ack=ack)
+        self._stack.push_async_callback(client.stop)
+        return client
+
+    async def client(
+        self, name: str, url: str, *, ack: bool = False, seed: int | None = None
+    ) -> ProcessClient:
+        """A client in a process of its own; see `ProcessClient.start`."""
+        client = await ProcessClient.start(name, url + ("&receipts=ack" if ack else ""), ack=ack, seed=seed)
+        self._stack.push_async_callback(client.stop)
+        return client
+
+    async def recorder(self, *, named: Callable[[int], bool] = lambda _: True) -> Recorder:
+        """A publisher."""
+        return await self._stack.enter_async_context(Recorder(self.amqp_url, named=named))
+
+    def ready(self, queue: str) -> int:
+        """How many events wait in a queue."""
+        with closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+            declared = connection.channel().queue_declare(queue, passive=True)
+            return int(declared.method.message_count)
+
+
+async def stop_cleanly(replica: Replica) -> None:
+    """Stop a replica that runs; it leaves nothing to complain of."""
+    if replica.code is None:
+        assert await replica.stop() == 0
+    assert not replica.complaints, replica.complaints
+
+
+def token(user: int = PATIENT, *, scope: str = "", seconds: float = 3600) -> str:
+    """A signed token."""
+    return jwt.encode({"sub": str(user), "exp": time.time() + seconds, "scope": scope}, SECRET)
+
+
+async def verdict(
+    recorder: Recorder, diagnosis: int, audiences: Iterable[Audience], *, seconds: float = VERDICT_SECONDS
+) -> Verdict:
+    """What the checker says once nothing is missing any more, or the time is up."""
+    audiences = list(audiences)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        found = check(recorder.publications[diagnosis], audiences)
+        if not found.lost or asyncio.get_running_loop().time() > deadline:
+            return found
+        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def streaming(recorder: Recorder, diagnosis: int, count: int, *, pause: float) -> AsyncIterator[None]:
+    """Publish `count` events meanwhile; return when all are confirmed."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(recorder.publish(diagnosis, count, pause=pause))
+        yield
