@@ -73,8 +73,8 @@ class Settings(BaseSettings):
     """The `aud` a token must carry. Unset, it is not looked at; set it where one issuer serves several services."""
     jwt_issuer: str | None = None
     """The `iss` a token must carry. Unset, it is not looked at."""
-    jwt_leeway_seconds: float = Field(10, ge=0, le=300)
-    """Seconds by which clocks may differ when `exp`, `nbf` and `iat` are checked."""
+    jwt_leeway_seconds: float = Field(0, ge=0, le=300)
+    """Seconds a token is good beyond its `exp`, where clocks differ. `nbf` and `iat` may always be 5 s ahead."""
     backlog_limit: int = Field(100, ge=1, le=10_000)
     """Events that wait in one queue; the newest are kept. Existing queues keep the limit they were made with."""
     queue_type: Annotated[Literal["classic", "quorum"], LowerCase] = "classic"

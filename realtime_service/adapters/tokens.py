@@ -20,6 +20,8 @@ from realtime_service.adapters.jwks import KeySet
 from realtime_service.domain.errors import NotAuthenticated, SettingsError, TokenExpired, TokenFault
 from realtime_service.domain.identity import Identity, Scope
 
+AHEAD_SECONDS: Final = 5.0
+"""How far `nbf` and `iat` may be ahead: an issuer's clock is never quite ours."""
 MAX_TOKEN_CHARACTERS: Final = 16 * 1024
 """Longer ones are refused unread: parsing costs time before a signature is checked."""
 
@@ -122,7 +124,10 @@ class TokenVerifier:
         key = await self._keys.key(algorithm, key_id)
         if key is None:
             raise NotAuthenticated(TokenFault.SIGNATURE)
-        return identity_of(self._claims(token, key, algorithm), self._rules.leeway_seconds)
+        identity = identity_of(self._claims(token, key, algorithm), self._rules.leeway_seconds)
+        if identity.expires_at <= time.time():
+            raise TokenExpired
+        return identity
 
     def _read_header(self, token: str) -> tuple[str, str | None]:
         """Algorithm and key id, both still unproven."""
@@ -154,7 +159,7 @@ class TokenVerifier:
                 options=self._options,
                 audience=self._rules.audience,
                 issuer=self._rules.issuer,
-                leeway=self._rules.leeway_seconds,
+                leeway=max(self._rules.leeway_seconds, AHEAD_SECONDS),
             )
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
