@@ -85,4 +85,4 @@ def _closed_by(what: str) -> Iterator[None]:
     except ImportError as error:
         raise NotOpen("testcontainers is not installed (pip install 'realtime-service[demo]')") from error
     except Exception as error:
-        raise NotOpen(f"{what}: {error}") from error
+        raise NotOpen(f"{what}: {type(error).__name__}: {error}") from error

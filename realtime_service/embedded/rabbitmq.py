@@ -6,7 +6,7 @@ is installed, after saying so; else one message with the ways out.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -43,8 +43,8 @@ What was tried:
 class Broker:
     """A RabbitMQ, for as long as its context lasts."""
 
-    amqp_url: str
-    management_url: str | None
+    amqp_url: str = field(repr=False)
+    management_url: str | None = field(repr=False)
     """`http://user:password@host:port`; None when it was not asked for, or the broker is somebody else's."""
     source: Literal["given", "private", "container"]
     node: PrivateRabbitMQ | None = None

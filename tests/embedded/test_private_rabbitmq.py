@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -78,7 +77,7 @@ def listening_addresses(processes: list[psutil.Process]) -> set[str]:
             heard |= {
                 connection.laddr.ip
                 for connection in process.net_connections("inet")
-                if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
+                if connection.status == psutil.CONN_LISTEN
             }
     return heard
 
@@ -185,6 +184,7 @@ async def test_a_killed_node_comes_back_with_its_port_queues_and_messages(node: 
         for number in range(3):
             message = aio_pika.Message(b"%d" % number, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await channel.default_exchange.publish(message, "kept")
+        node.flush()
         node.kill()
     assert not psutil.pid_exists(before)
     node.restart()
