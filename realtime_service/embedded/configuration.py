@@ -45,7 +45,7 @@ class NodeConfiguration:
     management: bool
     node: str = field(default_factory=lambda: _random("realtime") + "@localhost")
     user: str = field(default_factory=lambda: _random("realtime"))
-    password: str = field(default_factory=lambda: secrets.token_urlsafe(16), repr=False)
+    password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     ports: list[int] = field(default_factory=lambda: free_ports(4))
 
     @property

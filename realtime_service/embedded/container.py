@@ -59,7 +59,7 @@ def rabbitmq_container(*, management: bool, say: Say) -> Iterator[tuple[str, str
     from testcontainers.community.rabbitmq import RabbitMqContainer
 
     image = RABBITMQ_IMAGE + ("-management" if management else "")
-    user, password = "realtime", secrets.token_urlsafe(16)
+    user, password = "realtime", secrets.token_hex(16)
     made = RabbitMqContainer(image, port=5672, username=user, password=password, vhost="/")
     if management:
         made.with_exposed_ports(15672)

@@ -69,7 +69,7 @@ def private_postgresql(programs: Path) -> Iterator[str]:
         shutil.chown(directory, user)
     watchdog = Watchdog(directory)
     try:
-        (port,), password = free_ports(1), secrets.token_urlsafe(16)
+        (port,), password = free_ports(1), secrets.token_hex(16)
         try:
             _create_cluster(programs, directory, password, user)
             options = (
@@ -121,7 +121,7 @@ def obtain_postgresql(
         require_docker_engine()
         from testcontainers.community.postgres import PostgresContainer
 
-        made = PostgresContainer(IMAGE, username=USER, password=secrets.token_urlsafe(16), driver="asyncpg")
+        made = PostgresContainer(IMAGE, username=USER, password=secrets.token_hex(16), driver="asyncpg")
         with started(made, say) as running:
             yield running.get_connection_url()
 
