@@ -73,7 +73,7 @@ def processes_of_ours() -> list[psutil.Process]:
 def listening_addresses(processes: list[psutil.Process]) -> set[str]:
     heard: set[str] = set()
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ends just now
             heard |= {
                 connection.laddr.ip
                 for connection in process.net_connections("inet")
