@@ -16,6 +16,7 @@ from aiormq.abc import AbstractChannel
 from realtime_service.adapters.rabbitmq import connecting
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
+from realtime_service.adapters.rabbitmq.unreadable import survive_unreadable_properties
 from realtime_service.domain.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
@@ -61,9 +62,16 @@ class BrokerLink:
         """Whether there is a connection that is prepared."""
         return self._up.is_set()
 
-    async def wait_up(self) -> None:
-        """Return as soon as there is a connection that is prepared."""
-        await self._up.wait()
+    async def wait_up(self, *, unless: asyncio.Event) -> bool:
+        """Return True as soon as there is a connection that is prepared, or False as soon as `unless` is set."""
+        if not self._up.is_set():
+            waiting = [asyncio.create_task(event.wait()) for event in (self._up, unless)]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+        return not unless.is_set()
 
     async def channel(self) -> AbstractChannel:
         """A new channel without publisher confirms. Raises BrokerUnavailable."""
@@ -99,6 +107,7 @@ class BrokerLink:
 
     async def run(self, prepare: Prepare) -> None:
         """Connect, `prepare` (topology, the consumers every replica has), hold until lost, and again, for ever."""
+        survive_unreadable_properties()
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         while True:
             try:

@@ -75,10 +75,11 @@ class QueueSession:
         self._generation = 0
         self._wanted = False
         self._opened = asyncio.Event()
+        self._released = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._settled = 0
         self._acknowledged = 0
-        self._refused: dict[int, DeliveredMessage] = {}
+        self._parkable: dict[int, DeliveredMessage] = {}  # unsettled, and no event, or one for somebody else
 
     # What its user calls
 
@@ -94,6 +95,7 @@ class QueueSession:
     async def release(self) -> None:
         """Close the channel: what is unsettled is back in the queue, in its place, when this returns."""
         self._wanted = False
+        self._released.set()
         if self._task:
             await asyncio.wait([self._task])
         await self._close_channel()
@@ -109,11 +111,13 @@ class QueueSession:
             return  # a channel that is gone; the broker delivers again, and the window knows what was proven
         self._settled = tag
         self._occurrences.settled(tag)
+        for settled in [known for known in self._parkable if known <= tag]:
+            del self._parkable[settled]
         self._link.acknowledge_soon(self)
 
     def park(self, generation: int, tag: int, reason: str) -> None:
         """Bring a delivery to the parking queue, then tell the listener."""
-        message = self._refused.pop(tag, None)
+        message = self._parkable.get(tag)
         if generation == self._generation and message is not None:
             self._parking.park(message, reason, lambda: self._listener.parked(generation, tag))
 
@@ -136,7 +140,8 @@ class QueueSession:
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         made = False
         while self._wanted:
-            await self._link.wait_up()
+            if not await self._link.wait_up(unless=self._released):
+                return
             pause = next(pauses)
             try:
                 with translated():
@@ -150,7 +155,8 @@ class QueueSession:
                 elif not made and (made := await self._make()):
                     pause = 0
             await self._close_channel()
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._released.wait(), pause)
 
     async def _make(self) -> bool:
         try:
@@ -203,7 +209,7 @@ class QueueSession:
     def _forget_channel(self) -> None:
         self._channel = None
         self._opened.clear()
-        self._refused.clear()
+        self._parkable.clear()
         self._occurrences.lost()
         self._listener.lost()
 
@@ -231,9 +237,11 @@ class QueueSession:
                 )
             event = read_event(message, self._source.diagnosis, event_id, time.time())
         except EventInvalid as error:
-            self._refused[tag] = message
+            self._parkable[tag] = message
             self._listener.refused(tag, error.reason)
             return
+        if event.user is not None:
+            self._parkable[tag] = message
         self._listener.delivered(tag, event, redelivered=redelivered)
 
     async def acknowledge(self) -> None:
