@@ -19,6 +19,7 @@ from contracts.events import BodyInvalid, EventType, parse_body
 from contracts.ids import MAX_ID, ConnectionId, DiagnosisId, EventId, UserId, parse_event_id
 from contracts.messages import EventMessage, rfc3339
 from contracts.topology import Header
+from realtime_service.adapters.rabbitmq.unreadable import UNREADABLE
 from realtime_service.domain.errors import EventInvalid
 from realtime_service.domain.event import Event
 
@@ -63,6 +64,8 @@ def event_type_of(origin: Origin) -> EventType:
 
 def declared_id(message: DeliveredMessage) -> EventId | None:
     """The publisher's `message_id`. Raises EventInvalid when there is one that cannot be an event id."""
+    if UNREADABLE in headers_of(message):
+        raise EventInvalid("the AMQP properties cannot be read")
     text = message.header.properties.message_id
     if text is None or text == "":
         return None
