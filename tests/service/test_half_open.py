@@ -32,12 +32,13 @@ async def go_through_a_tunnel(world: World, dark: Mapping[str, bool], *, returne
         await until(lambda: phone.is_welcome, "the phone is welcome")
         await recorder.publish(diagnosis, BEFORE)
         await until(lambda: first.proven == BEFORE, "the first events are proved")
+        await phone.be_heard()
 
         proxy.swallow(**dark)
         await recorder.publish(diagnosis, MEANWHILE)
         await until(lambda: proxy.swallowed > 0, "something was swallowed")
         await until(
-            lambda: world.ready(f"diagnosis.{diagnosis}") == returned,
+            lambda: world.depth(f"diagnosis.{diagnosis}") == returned,
             f"{returned} events are back in the queue",
             seconds=NOTICED_SECONDS,
         )

@@ -14,10 +14,13 @@ from typing import Final
 import aiohttp
 
 from tests.service.harness.history import Connection
+from tests.service.harness.waiting import until
 
 PROGRAM: Final = Path(__file__).with_name("watcher.py")
 LINE_BYTES: Final = 1024 * 1024
 END_SECONDS: Final = 10.0
+GOODBYE_SECONDS: Final = 1.0
+"""How long a closing handshake may take: a socket may be dead."""
 
 
 class ProcessClient:
@@ -112,11 +115,13 @@ class LocalClient:
         self._reading: asyncio.Task[None] | None = None
 
     async def connect(self, url: str) -> Connection:
-        """Open a connection; returns before the welcome."""
-        await self._over()
+        """Leave the old connection, open a new one; returns before the welcome."""
+        await self.leave()
         connection = Connection(self.name)
         self.connections.append(connection)
-        self._socket = await self._session.ws_connect(url, autoping=False, max_msg_size=0)
+        self._socket = await self._session.ws_connect(
+            url, autoping=False, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=GOODBYE_SECONDS)
+        )
         self._reading = asyncio.create_task(self._read(self._socket, connection))
         return connection
 
@@ -125,6 +130,18 @@ class LocalClient:
         """Whether its newest connection was welcomed and is open."""
         return bool(self.connections) and self.connections[-1].is_open
 
+    async def say(self, **frame: object) -> None:
+        """Send a frame of one's own."""
+        assert self._socket is not None
+        await self._socket.send_json(frame)
+
+    async def be_heard(self) -> None:
+        """Return once the server has read everything that was sent before, proofs too."""
+        connection = self.connections[-1]
+        answers = len(connection.others)
+        await self.say(type="ping")
+        await until(lambda: len(connection.others) > answers, "the server answers")
+
     async def leave(self) -> None:
         """Close politely."""
         if self._socket is not None:
@@ -132,9 +149,7 @@ class LocalClient:
         await self._over()
 
     async def stop(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        await self.leave()
         await self._session.close()
 
     async def _over(self) -> None:

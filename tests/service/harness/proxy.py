@@ -4,7 +4,6 @@ Swallowing makes a link half-open: both ends see an open socket, and what one of
 """
 
 import asyncio
-from contextlib import suppress
 from typing import Final, Self
 
 CHUNK: Final = 65536
@@ -97,7 +96,7 @@ class Proxy:
         def dark() -> bool:
             return link.swallows_to_client if to_client else link.swallows_to_server
 
-        with suppress(OSError):
+        try:
             while data := await source.read(CHUNK):
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
@@ -108,3 +107,6 @@ class Proxy:
                 await sink.drain()
             if not dark():  # a dark link does not tell its other end that this one is gone
                 sink.write_eof()
+        except OSError:
+            if not dark():
+                link.cut()

@@ -73,8 +73,7 @@ class Recorder:
             if self._stopped:
                 return
             self._publish_next(diagnosis)
-            if pause:
-                self._open().connection.sleep(pause)
+            time.sleep(pause)
 
     def _publish_next(self, diagnosis: int) -> None:
         number = len(self.publications[diagnosis]) + 1

@@ -1,27 +1,37 @@
 """What the processes of a test have in common: a broker, a database of diagnoses, a secret, one patient."""
 
 import asyncio
+import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
+import aiohttp
 import jwt
 import pika
+import pika.exceptions
 
+from contracts.ids import ClientId, UserId
+from contracts.topology import device_key
 from tests.service.harness.checker import Audience, Verdict, check
 from tests.service.harness.clients import LocalClient, ProcessClient
+from tests.service.harness.history import proven_of
 from tests.service.harness.recorder import Recorder
 from tests.service.harness.replica import SERVE, Replica
+from tests.service.harness.waiting import until
 
 SECRET: Final = "a secret for tests that is thirty-two bytes long or more"
 PATIENT: Final = 100
 RECEIPT_SECONDS: Final = 2.0
 """Short, so that a frozen client is found out soon; long enough for a busy machine."""
 VERDICT_SECONDS: Final = 20.0
+OUTSTANDING: Final = 60
+CONSIDERATE_STEP: Final = 10
 
 
 class Database:
@@ -113,11 +123,54 @@ class World:
         """A publisher."""
         return await self._stack.enter_async_context(Recorder(self.amqp_url, named=named))
 
-    def ready(self, queue: str) -> int:
-        """How many events wait in a queue."""
+    async def broadcast_feedback(self, diagnosis: int, *, feedback_id: int) -> "Answer":
+        """Publish through the legacy route."""
+        body = {"diagnosis_id": diagnosis, "feedback_id": feedback_id, "rating": 5, "effectiveness": 0.5}
+        return await self.http("POST", "/ws/broadcast-feedback-update", body)
+
+    async def http(self, method: str, path: str, body: object = None) -> "Answer":
+        """Ask the replica, as the patient."""
+        assert self.replica is not None
+        since = time.monotonic()
+        headers = {"Authorization": f"Bearer {token()}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, f"http://{self.replica.address}{path}", json=body, headers=headers
+            ) as answer,
+        ):
+            text = await answer.text()
+            return Answer(answer.status, answer.headers, json.loads(text), time.monotonic() - since)
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue, as an operator does."""
         with closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
-            declared = connection.channel().queue_declare(queue, passive=True)
+            connection.channel().queue_delete(queue)
+
+    @staticmethod
+    def device_queue(diagnosis: int, client_id: str = "phone") -> str:
+        """The queue of one of the patient's devices."""
+        key = device_key(UserId(PATIENT), ClientId(client_id))
+        return f"diagnosis.{diagnosis}.device.{key}"
+
+    def depth(self, queue: str) -> int | None:
+        """How many events are ready in a queue; None when it does not exist."""
+        with closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
+            try:
+                declared = connection.channel().queue_declare(queue, passive=True)
+            except pika.exceptions.ChannelClosedByBroker:
+                return None
             return int(declared.method.message_count)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, and how long it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    seconds: float
 
 
 async def stop_cleanly(replica: Replica) -> None:
@@ -150,4 +203,27 @@ async def streaming(recorder: Recorder, diagnosis: int, count: int, *, pause: fl
     """Publish `count` events meanwhile; return when all are confirmed."""
     async with asyncio.TaskGroup() as group:
         group.create_task(recorder.publish(diagnosis, count, pause=pause))
+        yield
+
+
+@asynccontextmanager
+async def streaming_considerately(
+    recorder: Recorder, diagnosis: int, count: int, audiences: Iterable[Audience]
+) -> AsyncIterator[None]:
+    """The same, never leaving an audience too much to prove: its queue keeps 100 while nobody is there."""
+    audiences = list(audiences)
+
+    def outstanding() -> int:
+        confirmed = recorder.confirmed(diagnosis)
+        return max(len(confirmed - proven_of(audience.connections)) for audience in audiences)
+
+    async def publish() -> None:
+        for _ in range(count // CONSIDERATE_STEP):
+            await until(
+                lambda: outstanding() <= OUTSTANDING - CONSIDERATE_STEP, "all take what was published"
+            )
+            await recorder.publish(diagnosis, CONSIDERATE_STEP, pause=0.002)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(publish())
         yield

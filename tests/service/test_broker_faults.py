@@ -1,0 +1,172 @@
+"""The broker crashes, restarts, throws everybody out, freezes: clients stay, and nothing confirmed is lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import pytest
+
+from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
+from tests.service.harness.checker import Audience
+from tests.service.harness.clients import LocalClient
+from tests.service.harness.recorder import Recorder, every_other
+from tests.service.harness.replica import Replica
+from tests.service.harness.waiting import until
+from tests.service.harness.world import World, streaming_considerately, verdict
+
+COUNT: Final = 300
+BEFORE: Final = 100
+BACK_SECONDS: Final = 30.0
+
+Fault = Callable[[PrivateRabbitMQ, Replica], Awaitable[None]]
+
+
+async def crash(broker: PrivateRabbitMQ, replica: Replica) -> None:
+    """Kill -9, and start again."""
+    await asyncio.to_thread(broker.kill)
+    await asyncio.to_thread(broker.restart)
+
+
+async def restart(broker: PrivateRabbitMQ, replica: Replica) -> None:
+    """Stop in good order, and start again."""
+    await asyncio.to_thread(broker.restart)
+
+
+async def throw_out(broker: PrivateRabbitMQ, replica: Replica) -> None:
+    """Close every connection, as an operator does."""
+    await asyncio.to_thread(broker.ctl, "close_all_connections", "maintenance")
+
+
+async def freeze(broker: PrivateRabbitMQ, replica: Replica) -> None:
+    """Stop answering until the replica gives it up."""
+    broker.pause()
+    try:
+        await until(lambda: replica.said("broker_lost"), "the silent broker is given up")
+    finally:
+        broker.resume()
+
+
+FAULTS: Final[Mapping[str, Fault]] = {
+    "crashes": crash,
+    "restarts": restart,
+    "throws everybody out": throw_out,
+    "freezes": freeze,
+}
+
+
+async def assert_newcomer_is_served(
+    client: LocalClient, url: str, recorder: Recorder, diagnosis: int
+) -> None:
+    """Somebody comes and gets what is published then."""
+    connection = await client.connect(url)
+    await until(lambda: client.is_welcome, "newcomers are welcome again")
+    await recorder.publish(diagnosis, 2)
+    last = max(recorder.confirmed(diagnosis))
+    await until(lambda: last in connection.numbers, "they get what comes")
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_clients_stay_connected_and_get_everything_when_the_broker(
+    fragile_world: World, fragile_broker: PrivateRabbitMQ, fault: Fault
+) -> None:
+    world = fragile_world
+    replica = await world.start_replica(
+        amqp_url=f"{world.amqp_url}?heartbeat=1"
+    )  # a silent broker is noticed in 6 s
+    diagnosis = world.diagnosis()
+    recorder = await world.recorder(named=every_other)
+    clients = [
+        await world.client("unnamed", world.url(diagnosis)),
+        await world.client("acks", world.url(diagnosis), ack=True),
+        await world.client("device", world.url(diagnosis, client_id="phone")),
+        await world.client("device that acks", world.url(diagnosis, client_id="tablet"), ack=True),
+    ]
+    await until(lambda: all(client.is_welcome for client in clients), "all are welcome")
+    audiences = [Audience(client.name, [client]) for client in clients]
+
+    async with streaming_considerately(recorder, diagnosis, COUNT, audiences):
+        await until(
+            lambda: all(client.connections[0].proven > BEFORE for client in clients),
+            "the stream is on its way",
+        )
+        await fault(fragile_broker, replica)
+
+    found = await verdict(recorder, diagnosis, audiences)
+    assert not found.faults
+    assert not found.dropped
+    assert [client.is_welcome and len(client.connections) for client in clients] == [1] * len(clients)
+    assert not any(client.connections[0].gaps for client in clients)
+    assert len(recorder.confirmed(diagnosis)) >= COUNT - 1, "at most the one in flight has no confirm"
+
+    await assert_newcomer_is_served(world.local_client("late"), world.url(diagnosis), recorder, diagnosis)
+    url = world.url(diagnosis, client_id="watch")
+    await assert_newcomer_is_served(world.local_client("late device"), url, recorder, diagnosis)
+    assert not (await verdict(recorder, diagnosis, audiences)).faults
+
+
+async def assert_told_when_deleted(world: World, queue: str, client: LocalClient) -> None:
+    """Delete the queue of a client that is in the middle of a stream."""
+    connection = client.connections[0]
+    wanted = connection.proven + 50
+    await until(lambda: connection.proven > wanted, "the stream is on its way")
+    world.delete(queue)
+    await until(lambda: connection.gaps, "the client is told of the gap")
+
+
+async def test_a_queue_deleted_under_traffic_comes_back_and_the_client_is_told(fragile_world: World) -> None:
+    world = fragile_world
+    await world.start_replica()
+    diagnosis = world.diagnosis()
+    recorder = await world.recorder()
+    unnamed, device = world.local_client("unnamed"), world.local_client("device")
+    await unnamed.connect(world.url(diagnosis))
+    await device.connect(world.url(diagnosis, client_id="phone"))
+    await until(lambda: unnamed.is_welcome and device.is_welcome, "both are welcome")
+    audiences = [Audience("unnamed", [unnamed]), Audience("device", [device])]
+    async with streaming_considerately(recorder, diagnosis, COUNT, audiences):
+        await assert_told_when_deleted(world, f"diagnosis.{diagnosis}", unnamed)
+        await assert_told_when_deleted(world, world.device_queue(diagnosis), device)
+    found = await verdict(recorder, diagnosis, audiences)
+    assert not found.faults
+    assert unnamed.connections[0].gaps == device.connections[0].gaps == [None]
+    assert unnamed.is_welcome
+    assert device.is_welcome
+
+
+async def test_under_a_memory_alarm_publishes_are_refused_in_time_and_deliveries_go_on(
+    fragile_world: World, fragile_broker: PrivateRabbitMQ
+) -> None:
+    world = fragile_world
+    await world.start_replica(publish_timeout_seconds=2)
+    diagnosis, waiting = world.diagnosis(), world.diagnosis()
+    recorder = await world.recorder()
+    stays, comes = world.local_client("stays"), world.local_client("comes")
+    connection = await stays.connect(world.url(diagnosis))
+    await recorder.publish(diagnosis, 10)
+    await recorder.publish(waiting, 50)
+    await until(lambda: world.depth(f"diagnosis.{waiting}") == 50, "first contact is made")
+    await until(lambda: connection.proven == 10, "the first events are proved")
+
+    await asyncio.to_thread(fragile_broker.ctl, "set_vm_memory_high_watermark", "0.0000001")
+    try:
+        refused = await world.broadcast_feedback(diagnosis, feedback_id=1)
+        assert refused.status == 503
+        assert int(refused.headers["Retry-After"]) > 0
+        assert refused.seconds < 2 + 1.5
+
+        late = await comes.connect(world.url(waiting))
+        await until(lambda: late.proven == 50, "what waits is delivered under the alarm")
+        assert late.numbers == list(range(1, 51))
+        await comes.leave()
+        await until(lambda: world.depth(f"diagnosis.{waiting}") == 0, "and was acknowledged")
+        assert stays.is_welcome
+    finally:
+        await asyncio.to_thread(fragile_broker.ctl, "set_vm_memory_high_watermark", "0.4")
+
+    await recorder.publish(diagnosis, 10)
+    found = await verdict(recorder, diagnosis, [Audience("stays", [stays])])
+    assert not found.lost
+    accepted = await world.broadcast_feedback(diagnosis, feedback_id=2)
+    assert accepted.status == 200
+    ids = [accepted.body["event_id"]]
+    await until(lambda: ids[0] in [event.event_id for event in connection.events], "publishing works again")
