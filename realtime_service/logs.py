@@ -34,5 +34,8 @@ def configure(level: str, log_format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for library in ("aio_pika", "aiormq", "asyncio", "aiosqlite", "sqlalchemy"):
+    for library in ("asyncio", "aiosqlite", "sqlalchemy"):
         logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+    # What goes wrong there is raised too, and logged where it is handled.
+    for library in ("aio_pika", "aiormq"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

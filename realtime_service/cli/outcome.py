@@ -1,0 +1,24 @@
+"""How a command ends."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    """The words or the settings are wrong; nothing was done. argparse uses the same."""
+    TIMED_OUT = 3
+    """`watch --timeout`: the time was up first."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells report it (128 + SIGINT)."""
+
+
+class Failed(Exception):
+    """The command could not do it; the text says why, and what to do, in one line."""
+
+    def __init__(self, text: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(text)
+        self.code = code

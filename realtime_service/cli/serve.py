@@ -1,0 +1,65 @@
+"""`realtime-service serve`: one replica, in the foreground."""
+
+import argparse
+import asyncio
+import errno
+import socket
+from typing import Final
+
+import structlog
+
+from realtime_service import logs
+from realtime_service.cli import arguments
+from realtime_service.cli.outcome import Exit, Failed
+from realtime_service.service import serve
+from realtime_service.settings import Settings, load_settings, require_token_settings
+
+log = structlog.get_logger(__name__)
+
+_EPILOG: Final = """\
+Needs RabbitMQ (REALTIME_AMQP_URL), a database with diagnoses(id, patient_id) (REALTIME_DATABASE_URL), and one of
+REALTIME_JWT_SECRET, REALTIME_JWT_PUBLIC_KEY, REALTIME_JWT_JWKS_URL. It starts without the first two and waits for
+them: /readyz says what is missing. At SIGTERM or Ctrl-C it drains; a second signal ends that.
+
+example:
+  REALTIME_JWT_SECRET=… REALTIME_DATABASE_URL=postgresql://… realtime-service serve --port 8080
+"""
+
+_LISTENING: Final = {
+    errno.EADDRINUSE: "another program listens on {host}:{port}: end it, or choose another (REALTIME_PORT, --port)",
+    errno.EACCES: "this user may not listen on port {port}: choose one above 1023 (REALTIME_PORT, --port)",
+    errno.EADDRNOTAVAIL: "{host} is no address of this machine: choose another one (REALTIME_HOST, --host)",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.description = "Run a replica of the service, until SIGTERM or SIGINT."
+    parser.epilog = _EPILOG
+    parser.add_argument("--host", help="address to listen on, instead of REALTIME_HOST (127.0.0.1)")
+    parser.add_argument(
+        "--port", type=arguments.port, help="port to listen on, instead of REALTIME_PORT (8000)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve. Raises SettingsError, Failed."""
+    settings = load_settings(host=args.host, port=args.port)
+    require_token_settings(settings)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(serve(settings))
+    except OSError as error:
+        raise cannot_listen(error, settings) from error
+    except Exception as error:
+        log.critical("crashed", error=type(error).__name__, exc_info=True)
+        return Exit.FAILED
+    return Exit.OK
+
+
+def cannot_listen(error: OSError, settings: Settings) -> Exception:
+    """What to tell when listening failed; any other error is handed back."""
+    known = _LISTENING.get(error.errno or 0)
+    if known is None and isinstance(error, socket.gaierror):
+        known = "the host name {host} does not resolve: choose another one (REALTIME_HOST, --host)"
+    return Failed(known.format(host=settings.host, port=settings.port)) if known else error
