@@ -1,0 +1,499 @@
+"""What the README says is true: its commands work as they stand, its tables are fresh, its names exist.
+
+The demo is started as `make run` starts it; the examples run against it. The Dart block alone is not run: there is no
+tool-chain for it here, and the README says so.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import asyncpg
+import jsonschema
+import pika
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from contracts import topology
+from contracts.close_codes import CloseCode
+from contracts.documents import openapi
+from contracts.documents.shapes import SHAPES
+from contracts.ids import DiagnosisId
+from contracts.messages import SUBPROTOCOL
+from realtime_service.cli import COMMANDS
+from realtime_service.embedded.rabbitmq import Broker
+from realtime_service.event_publisher import EventPublisher
+from realtime_service.settings import Settings
+from tests.service.harness.waiting import until, until_true
+from tests.support import readme, servers
+from tests.support.postgresql import SETTING as DATABASE_SETTING
+from tests.support.readme import ROOT, Block
+
+TEXT: Final = readme.README.read_text(encoding="utf-8")
+BLOCKS: Final = readme.blocks(TEXT)
+
+START_SECONDS: Final = 55.0
+"""A private broker with its management page: some 8 s on two idle cores."""
+BLOCK_SECONDS: Final = 30.0
+NODE: Final = (20, 10)
+"""The first Node with a WebSocket of its own, behind a flag until 22."""
+MAY_BE_MISSING: Final = ("amqp-publish", "curl")
+"""Programs the examples use that no package of ours brings."""
+
+
+def _blocks(language: str, *headings: str) -> list[Block]:
+    return [
+        block
+        for block in BLOCKS
+        if block.language == language and (not headings or block.heading in headings)
+    ]
+
+
+# --- What can be read off ---------------------------------------------------------------------------------------------
+
+
+def test_the_generated_tables_are_fresh() -> None:
+    assert readme.generated(TEXT) == list(readme.TABLES)
+    assert readme.refreshed(TEXT) == TEXT, "run: python -m tests.support.readme"
+
+
+def test_every_block_is_of_a_language_that_is_tested_here() -> None:
+    assert {block.language for block in BLOCKS} == {"sh", "python", "json", "js", "sql", "text", "dart"}
+    assert [block.heading for block in _blocks("dart")] == ["Clients"]
+    assert "**not run**" in TEXT
+
+
+def test_every_link_leads_somewhere() -> None:
+    for link in readme.links(TEXT):
+        if link.startswith("#"):
+            assert link[1:] in readme.anchors(TEXT)
+        else:
+            assert (ROOT / link).exists(), link
+
+
+def test_every_variable_exists() -> None:
+    known = {f"REALTIME_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in known} | {servers.BROKER_SETTING, DATABASE_SETTING}
+    assert set(re.findall(r"REALTIME_[A-Z_]+", TEXT)) <= known
+
+
+def test_every_close_code_exists() -> None:
+    """A close code stands in code quotes, and no other number of four digits does."""
+    named = {int(number) for number in re.findall(r"`(\d{4})`", readme.prose(TEXT))}
+    assert named <= {code.value for code in CloseCode}
+    advised = {int(number) for block in _blocks("js") + _blocks("dart") for number in _codes(block)}
+    assert advised <= {code.value for code in CloseCode}
+
+
+def _codes(block: Block) -> list[str]:
+    return [
+        number
+        for listed in re.findall(r"[\[{]((?:\d{4}, )+\d{4})[\]}]", block.text)
+        for number in listed.split(", ")
+    ]
+
+
+def test_the_routes_are_those_of_the_contract() -> None:
+    named = {route for row in readme.rows(TEXT, "HTTP") for route in re.findall(r"`([A-Z]+ /[^`]*)`", row[0])}
+    paths = openapi()["paths"].items()
+    assert named == {f"{method.upper()} {path}" for path, methods in paths for method in methods}
+
+
+def test_the_commands_are_those_of_the_program() -> None:
+    named = [re.findall(r"`realtime-service (\w+)`", row[0]) for row in readme.rows(TEXT, "Operating")]
+    assert {command for row in named for command in row} == set(COMMANDS)
+
+
+def test_every_log_line_that_is_named_is_written_somewhere() -> None:
+    section = TEXT.partition("**Logs**")[2].partition("\n\n")[0]
+    source = "".join(path.read_text() for path in (ROOT / "realtime_service").rglob("*.py"))
+    named = re.findall(r"`(\w+)`", section)
+    assert len(named) > 5
+    assert [name for name in named if f'"{name}"' not in source] == []
+
+
+@pytest.mark.parametrize("block", _blocks("json"), ids=str)
+def test_every_json_block_is_of_the_contract(block: Block) -> None:
+    value = json.loads(block.text)
+    jsonschema.validate(value, SHAPES[f"server.{value['type']}"].document())
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"`make (\w+)`", TEXT)) | set(re.findall(r"^make (\w+)$", TEXT, re.MULTILINE))
+    assert targets >= {"run", "test", "check"}
+    planned = {target: _make_plan(target) for target in targets}
+    assert "realtime-service demo" in planned["run"]
+    assert "pytest" in planned["test"]
+
+
+def _make_plan(target: str) -> str:
+    """What `make target` would do."""
+    done = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=BLOCK_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- What runs against the demo ---------------------------------------------------------------------------------------
+
+
+class Demo:
+    """A running demo, what it printed, and a client that watches diagnosis 123."""
+
+    def __init__(self, screen: str, folder: Path, amqp_url: str | None) -> None:
+        """`amqp_url`: the broker that was named; None: the demo has one of its own, and says which."""
+        self.screen = screen
+        self.server = self._printed(r"^Ready at (\S+)\. ")
+        self.token = self._printed(r"\?token=([\w.-]+)$")
+        self.operator_token = self._printed(r" status .*--token ([\w.-]+)$")
+        self.amqp_url = amqp_url or self._printed(r"REALTIME_AMQP_URL=(\S+) ")
+        self.messages: list[dict[str, Any]] = []
+        self.folder = folder
+
+    def _printed(self, pattern: str) -> str:
+        found = re.search(pattern, self.screen, re.MULTILINE)
+        assert found, self.screen
+        return found[1]
+
+    @property
+    def url(self) -> str:
+        """The WebSocket of diagnosis 123, without a token."""
+        return self.server.replace("http", "ws", 1) + "/ws/123"
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the client was sent since it came."""
+        return [message for message in self.messages if "event_id" in message]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the README tells its reader to set."""
+        return _without_settings() | {
+            "SERVER": self.server,
+            "TOKEN": self.token,
+            "OPERATOR_TOKEN": self.operator_token,
+            "REALTIME_AMQP_URL": self.amqp_url,
+            "PATH": f"{_command_folder(self.folder)}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    async def start(self, *words: str, **more: str) -> asyncio.subprocess.Process:
+        """Start a program as the reader would, in a process group of its own."""
+        return await asyncio.create_subprocess_exec(
+            *words,
+            env=self.environment | more,
+            cwd=self.folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    async def run(self, *words: str, **more: str) -> str:
+        """Run it to its end; it succeeds, without complaints. Returns what it printed."""
+        process = await self.start(*words, **more)
+        try:
+            async with asyncio.timeout(BLOCK_SECONDS):
+                out, err = await process.communicate()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        assert (process.returncode, err.decode()) == (0, ""), out.decode()
+        return out.decode()
+
+    async def run_block(self, block: Block) -> str:
+        """Run a block verbatim."""
+        if block.language == "python":
+            return await self.run(sys.executable, "-c", block.text)
+        for program in MAY_BE_MISSING:
+            if program in block.text and not shutil.which(program):
+                pytest.skip(f"{program} is not installed")
+        return await self.run("/bin/sh", "-e", "-c", block.text)
+
+    async def publish(self, feedback_id: int) -> str:
+        """Publish an event for diagnosis 123. Returns its id."""
+        async with EventPublisher(self.amqp_url) as publisher:
+            return await publisher.broadcast_feedback_update(123, feedback_id, 5, 0.5)
+
+    async def connections(self) -> int:
+        """How many clients watch diagnosis 123."""
+        headers = {"Authorization": f"Bearer {self.operator_token}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(self.server + "/ws/status") as answer,
+        ):
+            return int((await answer.json())["connections_by_diagnosis"].get("123", 0))
+
+
+def _without_settings() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if not name.startswith("REALTIME_")}
+
+
+def _command_folder(folder: Path) -> Path:
+    """A folder with the command `realtime-service`, also where the project is not installed."""
+    command = folder / "bin" / "realtime-service"
+    if not command.exists():
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m realtime_service "$@"\n')
+        command.chmod(0o755)
+    return command.parent
+
+
+@pytest.fixture(scope="module")
+async def demo(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
+    """`make run`, on the broker that is named for the tests, else on the one that it starts by itself.
+
+    The tests' own private broker knows replicas with another database: the first-contact door is one for all of them.
+    """
+    folder = tmp_path_factory.mktemp("readme")
+    named = broker.amqp_url if broker.source == "given" else None
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "realtime_service", "demo", "--port", "0"),
+        env=_without_settings() | {"PYTHONPATH": str(ROOT)} | ({"REALTIME_AMQP_URL": named} if named else {}),
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            async for line in process.stdout:
+                lines.append(line.decode())
+                if line.startswith(b"Ctrl-C"):
+                    break
+        demo = Demo("".join(lines), folder, named)
+        if named:
+            _make_queue(named)
+        async with connect(f"{demo.url}?token={demo.token}") as client:
+            watching = asyncio.create_task(_hear(client, demo.messages))
+            await until(lambda: demo.messages, "the client is welcome")
+            yield demo
+            watching.cancel()
+    finally:
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(BLOCK_SECONDS):
+            await process.communicate()
+
+
+async def _hear(client: ClientConnection, messages: list[dict[str, Any]]) -> None:
+    async for text in client:
+        messages.append(json.loads(text))  # noqa: PERF401  (`extend` would wait for the last one)
+
+
+def _make_queue(amqp_url: str) -> None:
+    """On a broker that was named, the door may be that of a replica that does not know our diagnosis."""
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        channel = connection.channel()
+        queue = topology.shared_queue(DiagnosisId(123))
+        channel.queue_declare(queue, durable=True, arguments=topology.backlog_arguments())
+        channel.queue_bind(queue, topology.EVENTS, topology.routing_key(DiagnosisId(123)))
+
+
+def test_the_demo_shows_what_the_readme_shows(demo: Demo) -> None:
+    if not re.search("^RabbitMQ's own page", demo.screen, re.MULTILINE):
+        pytest.skip("the screen is another one on a broker that was named")
+    program = re.search(r"^  (\S+(?: -m realtime_service)?) watch ", demo.screen, re.MULTILINE)
+    assert program
+    address = demo.server.removeprefix("http://")
+    screen = demo.screen.replace(program[1], ".venv/bin/realtime-service").replace(address, "127.0.0.1:8000")
+    (block,) = _blocks("text", "Two commands")
+    rest = iter(screen.splitlines())
+    for line in block.text.splitlines():
+        pattern = ".+".join(re.escape(part) for part in line.split("…"))
+        assert any(re.fullmatch(pattern, shown) for shown in rest), line
+
+
+@pytest.mark.parametrize("block", [*_blocks("python", "Publishing"), *_blocks("sh", "Publishing")], ids=str)
+async def test_every_way_to_publish_reaches_a_client(demo: Demo, block: Block) -> None:
+    before = len(demo.events)
+    await demo.run_block(block)
+    await until(lambda: len(demo.events) > before, "the event arrives")
+
+
+@pytest.mark.parametrize("block", _blocks("sh", "Operating"), ids=str)
+async def test_the_commands_for_operators_work(demo: Demo, block: Block) -> None:
+    shown = await demo.run_block(block)
+    assert "123" in shown
+    assert '"status":"ok"' in shown
+
+
+@pytest.mark.parametrize("block", _blocks("sh", "Clients"), ids=str)
+async def test_the_client_for_the_terminal_shows_an_event(demo: Demo, block: Block) -> None:
+    process = await demo.start("/bin/sh", "-e", "-c", block.text)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(BLOCK_SECONDS):
+            assert b"connected to diagnosis 123" in await process.stdout.readline()
+            event_id = await demo.publish(1)
+            assert event_id[:8].encode() in await process.stdout.readline()
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        async with asyncio.timeout(BLOCK_SECONDS):
+            await process.communicate()
+
+
+async def test_every_metric_that_is_named_exists(demo: Demo) -> None:
+    named = {
+        name for row in readme.rows(TEXT, "Operating") for name in re.findall(r"`(realtime_\w+)`", row[0])
+    }
+    async with aiohttp.ClientSession() as session, session.get(demo.server + "/metrics") as answer:
+        shown = set(re.findall(r"^# TYPE (\w+)", await answer.text(), re.MULTILINE))
+    assert named == {name for name in shown if not name.endswith("_created")}
+
+
+@pytest.mark.parametrize("block", _blocks("python", "Operating"), ids=str)
+async def test_what_is_parked_can_be_read_and_published_again(demo: Demo, block: Block) -> None:
+    async with EventPublisher(
+        demo.amqp_url
+    ) as publisher:  # so that the exchanges are there, and the door is open
+        await publisher.broadcast_feedback_update(123, 2, 5, 0.5)
+    with pika.BlockingConnection(pika.URLParameters(demo.amqp_url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        before = _depth(channel, topology.PARKED)
+        channel.basic_publish("diagnosis.feedback", "diagnosis.123", b'{"diagnosis_id": 123, "rating": 9}')
+        await until(lambda: _depth(channel, topology.PARKED) == before + 1, "a bad event is parked")
+        headers = {"x-park-reason": "the diagnosis does not exist"}
+        headers |= {"x-origin-exchange": "diagnosis.feedback", "x-origin-routing-key": "diagnosis.123"}
+        channel.basic_publish(
+            "",
+            topology.PARKED,
+            b'{"diagnosis_id": 123, "feedback_id": 3, "rating": 4, "effectiveness": 0.5}',
+            pika.BasicProperties(message_id="waited in vain", headers=headers),
+        )
+
+        shown = await demo.run_block(block)
+
+        assert "rating" in shown
+        assert "waited in vain" in shown
+        await until(lambda: demo.events[-1]["event_id"] == "waited in vain", "the event arrives")
+        await until(lambda: _depth(channel, topology.PARKED) == before + 1, "the bad event stays")
+
+
+def _depth(channel: Any, queue: str) -> int:
+    return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+
+def _node() -> tuple[str, ...]:
+    """How to start Node with a WebSocket; skips the test where there is none."""
+    program = shutil.which("node")
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True).stdout if program else ""
+    version = tuple(int(part) for part in re.findall(r"\d+", shown))
+    if program is None or version < NODE:
+        pytest.skip("Node 20.10 or later is not installed")
+    return (program,) if version >= (22,) else (program, "--experimental-websocket")
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], str]:
+    """Makes a program of the JavaScript block and a line that calls it."""
+    (block,) = _blocks("js")
+
+    def write(call: str) -> str:
+        path = tmp_path / "watch.mjs"
+        path.write_text(f"{block.text}\n{call}\n")
+        return str(path)
+
+    return write
+
+
+async def test_the_javascript_client_shows_an_event(demo: Demo, script: Callable[[str], str]) -> None:
+    node = _node()
+    path = script(
+        "watch(process.env.URL, () => process.env.TOKEN,"
+        " (event) => { console.log(event.event_id); process.exit(0); }, () => {});"
+    )
+    others = await demo.connections()
+    running = asyncio.create_task(demo.run(*node, path, URL=demo.url))
+
+    async def has_come() -> bool:
+        return running.done() or await demo.connections() > others
+
+    await until_true(has_come, "it is connected")
+    event_id = await demo.publish(11)
+    assert await running == f"{event_id}\n"
+
+
+async def test_the_javascript_client_comes_back_and_shows_an_event_once(
+    demo: Demo, script: Callable[[str], str]
+) -> None:
+    node = _node()
+    event = {"type": "feedback_update", "data": {}}
+    first, again, second = event | {"event_id": "1"}, event | {"event_id": "1"}, event | {"event_id": "2"}
+    visits: list[tuple[list[dict[str, Any]], CloseCode]] = [
+        ([{"type": "connect", "data": {"gap": False}}, first], CloseCode.RESTARTING),
+        ([{"type": "connect", "data": {"gap": True}}, again, second], CloseCode.REPLACED),
+    ]
+
+    async def serve_once(client: ServerConnection) -> None:
+        messages, code = visits.pop(0)
+        for message in messages:
+            await client.send(json.dumps(message))
+        await client.close(code)
+
+    async with serve(serve_once, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        path = script(
+            f'watch("ws://127.0.0.1:{port}", () => "x", (event) => console.log(event.event_id),'
+            ' () => console.log("gap"));'
+        )
+        process = await demo.start(*node, path)
+        async with asyncio.timeout(BLOCK_SECONDS):
+            out, err = await process.communicate()
+    assert out == b"1\ngap\n2\n"
+    assert err == b"refused: 4409\n"
+
+
+async def test_the_javascript_client_obeys_a_refusal(demo: Demo, script: Callable[[str], str]) -> None:
+    node = _node()
+    process = await demo.start(
+        *node, script('watch(process.env.URL, () => "x.y.z", () => {}, () => {});'), URL=demo.url
+    )
+    async with asyncio.timeout(BLOCK_SECONDS):
+        _, err = await process.communicate()  # it ends: nothing is left to wait for
+    assert err == b"refused: 1008\n"
+
+
+# --- What runs against PostgreSQL -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", _blocks("sql"), ids=str)
+async def test_the_view_lets_the_service_read_what_it_needs_and_nothing_else(
+    postgresql_url: str, block: Block
+) -> None:
+    connection = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    undone = connection.transaction()
+    await undone.start()
+    try:
+        await connection.execute(
+            "CREATE SCHEMA readme; SET LOCAL search_path = readme; CREATE SCHEMA platform;"
+            "CREATE TABLE platform.diagnosis (id bigint PRIMARY KEY, patient_id bigint, finding text);"
+            "INSERT INTO platform.diagnosis VALUES (123, 100, 'private')"
+        )
+        await connection.execute(block.text)
+        await connection.execute(
+            "GRANT USAGE ON SCHEMA readme TO realtime_service"
+        )  # `public` grants it to all
+        await connection.execute("SET LOCAL ROLE realtime_service")
+        rows = await connection.fetch("SELECT id, patient_id FROM diagnoses WHERE id IN (123)")
+        assert [tuple(row) for row in rows] == [(123, 100)]
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT finding FROM platform.diagnosis")
+    finally:
+        await undone.rollback()
+        await connection.close()
