@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
+import aiohttp
 import pika
 import pika.exceptions
 
@@ -55,16 +56,16 @@ class Diagnoses:
         with closing(sqlite3.connect(self._path)) as connection, connection:
             connection.execute(statement, parameters)
 
-    def add(self, owner: int = OWNER) -> int:
+    def add(self, owner: int = OWNER, *, id: int | None = None) -> int:
         """A new diagnosis."""
-        made = next(_ids)
+        made = id or self.unknown()
         self.execute("INSERT INTO diagnoses VALUES (?, ?)", (made, owner))
         return made
 
-
-def unknown_diagnosis() -> int:
-    """An id that no diagnosis has."""
-    return next(_ids)
+    @staticmethod
+    def unknown() -> int:
+        """An id that no diagnosis has."""
+        return next(_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,24 @@ class Replica:
                 for number in numbers
             )
         )
+
+    async def status(self) -> Any:
+        """`GET /ws/status`, as an operator."""
+        headers = {"Authorization": f"Bearer {token(scopes=['operator'])}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"http://127.0.0.1:{self.port}/ws/status") as answer,
+        ):
+            assert answer.status == 200
+            return await answer.json()
+
+    async def nothing_waits(self, diagnosis: int) -> None:
+        """Wait until every event of a diagnosis is proved, or parked, and settled."""
+
+        async def nothing() -> bool:
+            return str(diagnosis) not in (await self.status())["queued_messages_by_diagnosis"]
+
+        await until_true(nothing, "nothing waits any more")
 
 
 class Visitors:

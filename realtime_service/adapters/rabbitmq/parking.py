@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 from aiormq.abc import DeliveredMessage
+from pamqp import encode
 from pamqp.common import FieldValue
 
 from contracts import topology
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 ROUTING_HEADERS: Final = frozenset({"CC", "BCC"})
 """RabbitMQ routes copies to the keys in these headers; a republished message must not go anywhere twice."""
 PUBLISH_SECONDS: Final = 10.0
+STACK_LEVELS: Final = 50
+"""Levels of nesting for which the stack must still have room: a publish runs deeper in it than the look before."""
 
 
 async def republish(
@@ -41,7 +44,7 @@ async def republish(
     Raises PublishError.
     """
     properties = message.header.properties
-    headers = {key: value for key, value in headers_of(message).items() if key not in ROUTING_HEADERS}
+    headers = {key: value for key, value in headers_of(message).items() if _may_go_along(key, value)}
     stamp = properties.timestamp
     await publisher.publish(
         "",
@@ -56,6 +59,19 @@ async def republish(
         content_type=properties.content_type or "application/json",
         headers={**headers, **added},
     )
+
+
+def _may_go_along(key: str, value: FieldValue) -> bool:
+    """Whether a header may, and can: pamqp 4.0 reads text that is no UTF-8 and doubles that it cannot write."""
+    if key in ROUTING_HEADERS:
+        return False
+    for _ in range(STACK_LEVELS):
+        value = [value]
+    try:
+        encode.field_table({key: value})
+    except Exception:
+        return False
+    return True
 
 
 class Parking:
