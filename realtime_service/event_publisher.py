@@ -46,6 +46,8 @@ class EventOptions(TypedDict, total=False):
     """This connection caused the event and does not need it."""
     traceparent: str | None
     """W3C Trace Context."""
+    timeout_seconds: float | None
+    """How long to wait for the broker's confirm, lost connections included; the publisher's own time by default."""
 
 
 class EventPublisher:
@@ -95,6 +97,7 @@ class EventPublisher:
         user_id: int | None = None,
         exclude_connection_id: str | None = None,
         traceparent: str | None = None,
+        timeout_seconds: float | None = None,
     ) -> EventId:
         """Publish, and return the event's id after the broker's confirm. See `EventOptions` for the options.
 
@@ -114,7 +117,7 @@ class EventPublisher:
             routing_key(body.diagnosis_id),
             _bytes(body),
             message_id=checked_id,
-            timeout_seconds=self._timeout_seconds,
+            timeout_seconds=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
             message_type=body.event_type.value,
             app_id=self._app_id,
             timestamp=now,

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.adapters.rabbitmq.connecting import (
@@ -59,6 +59,7 @@ class ConfirmChannel:
         self._connection: BrokerConnection | None = None
         self._channel: AbstractChannel | None = None
         self._waiting: dict[int, asyncio.Future[AbstractChannel]] = {}
+        self._missing = False
         self._told = False
 
     async def __aenter__(self) -> Self:
@@ -170,36 +171,46 @@ class ConfirmChannel:
         self._connection = connection
         try:
             with translated():
-                while isinstance(reason := await self._keep_channel(connection), AMQPChannelError):
-                    if isinstance(reason, ChannelNotFoundEntity) and any(
-                        names(reason, name) for name in EXCHANGES
-                    ):
-                        await self._declare(connection)
+                if self._missing:
+                    await self._declare(connection)
+                reason = await self._keep_channel(connection)
+            self._missing = isinstance(reason, ChannelNotFoundEntity) and any(
+                names(reason, exchange) for exchange in EXCHANGES
+            )
             self.problem = reason_of(reason)
-            log.warning("publisher lost the broker at %s: %s", self.address, self.problem)
+            log.warning("publisher disconnected from %s: %s", self.address, self.problem)
         finally:
             self._connection = None
             self._tell(connected=False)
             await close(connection)
 
     async def _keep_channel(self, connection: BrokerConnection) -> BaseException | None:
-        """Open an AMQP channel, let the publishes in, and return why it closed."""
+        """Open an AMQP channel, let the publishes in, and return why it closed.
+
+        If the broker closed the channel alone, the connection goes too: aiormq 7.2 may have written another message to
+        the closed channel, for which the broker closes the connection (504), whatever else is done on it by then.
+        """
         assert connection.transport is not None
         async with asyncio.timeout(OPEN_SECONDS):
             channel = await connection.transport.connection.channel(on_return_raises=True)
         self._admit(channel)
         closing = channel.closing
         await asyncio.wait([closing])
-        self._tell(connected=False)
         return None if closing.cancelled() else closing.exception()
 
     async def _declare(self, connection: BrokerConnection) -> None:
-        """An exchange is missing: upstream tasks may start before the service ever ran."""
+        """An exchange is missing: upstream tasks may start before the service ever ran.
+
+        Raises BrokerUnavailable if the connection is lost; what may not be declared is left to the publishes to say.
+        """
+        assert connection.transport is not None
         try:
             for warning in await declare_topology(connection):
                 log.warning("%s", warning)
             self.undeclared = ""
         except BrokerUnavailable as error:
+            if connection.transport.connection.is_closed:
+                raise
             self.undeclared = f" ({error})"
 
     def _tell(self, *, connected: bool) -> None:

@@ -117,13 +117,14 @@ async def connect(amqp_url: str, *, name: str) -> BrokerConnection:
 
 async def close(connection: BrokerConnection) -> None:
     """Close; errors do not matter any more, and a broker that does not answer is not waited for."""
+    closing = asyncio.ensure_future(connection.close())  # aio-pika 10.2 cannot be cancelled here
     try:
-        with translated():
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await connection.close()
-    except BrokerUnavailable:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+    finally:
         connection.abort()
-        await connection.close()
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        if closing.done() and not closing.cancelled():
+            closing.exception()  # seen
 
 
 def reason_of(error: BaseException | None, otherwise: str = "the connection was lost") -> str:

@@ -171,7 +171,10 @@ class ConfirmedPublisher:
                 raise message.refused(what) from error
             case amqp.ChannelNotFoundEntity() if names(error, message.exchange):
                 message.closures += 1
-                if message.closures == MOST_CLOSURES or message.exchange not in EXCHANGES:
+                hopeless = message.exchange not in EXCHANGES or (
+                    message.closures > 1 and self._channel.undeclared
+                )
+                if hopeless or message.closures == MOST_CLOSURES:
                     what = f"the exchange does not exist{self._channel.undeclared}. Declare it, or start the service"
                     raise message.refused(what) from error
             case amqp.ChannelAccessRefused() | amqp.ChannelNotFoundEntity():

@@ -1,0 +1,1 @@
+"""AMQP is spoken here and nowhere else."""

@@ -1,0 +1,187 @@
+"""The fixed exchanges, queues and bindings, asked of the broker itself."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.message import Message
+from pamqp.common import FieldTable
+
+from contracts import topology
+from realtime_service.adapters.rabbitmq.connecting import close, connect
+from realtime_service.adapters.rabbitmq.topology import EXCHANGES, declare_topology
+from realtime_service.domain.errors import BrokerUnavailable
+from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
+from tests.support.amqp import ctl, take_all, url_of_a_task
+
+OUTER = sorted(topology.EXCHANGES.values())
+EVERYTHING = [
+    "diagnosis.devices topic internal {}",
+    "diagnosis.effectiveness topic {'alternate-exchange': 'diagnosis.unrouted'}",
+    "diagnosis.events topic internal {'alternate-exchange': 'diagnosis.unrouted'}",
+    "diagnosis.feedback topic {'alternate-exchange': 'diagnosis.unrouted'}",
+    "diagnosis.recommendation topic {'alternate-exchange': 'diagnosis.unrouted'}",
+    "diagnosis.unrouted fanout {}",
+    "realtime.nodes topic {}",
+    "queue diagnosis.parked {'x-max-length': 10000, 'x-message-ttl': 1209600000}",
+    "queue diagnosis.unrouted {'x-max-length': 100000, 'x-single-active-consumer': True}",
+    *(
+        f"{outer} -> exchange {inner} diagnosis.*"
+        for outer in OUTER
+        for inner in (topology.DEVICES, topology.EVENTS)
+    ),
+    "diagnosis.unrouted -> queue diagnosis.unrouted ",
+]
+
+
+@pytest.fixture
+async def connection(node: PrivateRabbitMQ) -> AsyncIterator[AbstractConnection]:
+    connection = await connect(node.amqp_url, name="topology test")
+    yield connection
+    await close(connection)
+
+
+async def test_everything_that_is_fixed_is_declared(
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    assert await declare_topology(connection) == []
+    assert await _everything(node) == EVERYTHING
+
+
+async def test_declaring_again_changes_nothing_and_warns_of_nothing(
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await declare_topology(connection)
+    assert await declare_topology(connection) == []
+    assert await _everything(node) == EVERYTHING
+
+
+async def test_what_exists_otherwise_is_used_as_it_is_and_named(
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await channel.declare_exchange(topology.EVENTS, "topic", durable=True, internal=True)
+    parked: FieldTable = {**topology.PARKED_ARGUMENTS, "x-max-length": 7}
+    await channel.declare_queue(topology.PARKED, durable=True, arguments=parked)
+    await channel.declare_queue(topology.UNROUTED, durable=True)
+
+    warnings = await declare_topology(connection)
+
+    assert sorted(warnings) == [
+        "exchange 'diagnosis.events' exists with another 'alternate-exchange'; it is used as it is",
+        "queue 'diagnosis.parked' exists with another 'x-max-length'; it is used as it is",
+        "queue 'diagnosis.unrouted' exists with another 'x-max-length'; it is used as it is",
+    ]
+    found = await _everything(node)
+    assert "diagnosis.events topic internal {}" in found
+    assert "queue diagnosis.parked {'x-max-length': 7, 'x-message-ttl': 1209600000}" in found
+    assert found[9:] == EVERYTHING[9:], "the bindings are made all the same"
+
+
+async def test_a_queue_of_another_connection_alone_is_named_too(
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await channel.declare_queue(topology.PARKED, exclusive=True)
+    warnings = await declare_topology(connection)
+    assert warnings == [
+        "queue 'diagnosis.parked' exists, but belongs to another connection alone; events will not pass through it"
+    ]
+
+
+@pytest.mark.parametrize(("write", "named"), [(".*", 9), ("", 16)], ids=["may bind", "may not bind"])
+async def test_a_user_who_may_not_declare_finds_everything_in_place(
+    write: str, named: int, node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await declare_topology(connection)
+    task = await connect(await url_of_a_task(node, write=write), name="task")
+    warnings = await declare_topology(task)
+    await close(task)
+    assert len(warnings) == named
+    assert "exchange 'diagnosis.events' may not be declared by this user; it is used as it is" in warnings
+    assert not any("task" in warning or "sesame" in warning for warning in warnings)
+
+
+async def test_what_is_missing_and_may_not_be_declared_is_an_error_that_names_it(
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await declare_topology(connection)
+    await channel.exchange_delete(topology.NODES)
+    task = await connect(await url_of_a_task(node), name="task")
+    with pytest.raises(
+        BrokerUnavailable, match=r"^exchange 'realtime.nodes' does not exist, and this user may not"
+    ):
+        await declare_topology(task)
+    await close(task)
+
+
+async def test_a_broker_that_goes_away_meanwhile_is_unavailable(node: PrivateRabbitMQ) -> None:
+    connection = await connect(node.amqp_url, name="lost")
+    await close(connection)
+    with pytest.raises(BrokerUnavailable):
+        await declare_topology(connection)
+
+
+@pytest.mark.parametrize("outer", OUTER)
+async def test_an_event_goes_to_shared_and_device_queues_once_and_otherwise_to_the_door(
+    outer: str, channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await declare_topology(connection)
+    for name, inner in (("shared", topology.EVENTS), ("device", topology.DEVICES)):
+        queue = await channel.declare_queue(name, exclusive=True)
+        await queue.bind(inner, "diagnosis.7")
+    exchange = await channel.get_exchange(outer)
+
+    for key in ("diagnosis.7", "diagnosis.8", "nonsense"):
+        await exchange.publish(Message(key.encode()), key)
+
+    assert [message.body for message in await take_all(channel, "shared")] == [b"diagnosis.7"]
+    assert [message.body for message in await take_all(channel, "device")] == [b"diagnosis.7"]
+    unrouted = await take_all(channel, topology.UNROUTED)
+    assert [message.body for message in unrouted] == [b"diagnosis.8", b"nonsense"]
+    for name in ("shared", "device"):
+        await channel.queue_delete(name)
+
+
+async def test_a_device_queue_does_not_hide_a_missing_shared_queue(
+    channel: AbstractChannel, connection: AbstractConnection
+) -> None:
+    await declare_topology(connection)
+    device = await channel.declare_queue("device", exclusive=True)
+    await device.bind(topology.DEVICES, "diagnosis.7")
+    await (await channel.get_exchange(OUTER[0])).publish(Message(b"{}"), "diagnosis.7")
+    assert len(await take_all(channel, topology.UNROUTED)) == 1
+    assert len(await take_all(channel, "device")) == 1
+    await channel.queue_delete("device")
+
+
+async def _everything(node: PrivateRabbitMQ) -> list[str]:
+    """What of ours is on the broker, as it tells itself: exchanges, queues, bindings."""
+    exchanges = await _listed(node, "list_exchanges", "name", "type", "internal", "durable", "arguments")
+    queues = await _listed(node, "list_queues", "name", "durable", "arguments")
+    bindings = await _listed(
+        node, "list_bindings", "source_name", "destination_name", "destination_kind", "routing_key"
+    )
+    assert all(row["durable"] for row in (*exchanges, *queues) if row["name"] in EXCHANGES)
+    return [
+        *sorted(
+            f"{row['name']} {row['type']} {'internal ' if row['internal'] else ''}{_arguments(row)}"
+            for row in exchanges
+            if row["name"] in EXCHANGES
+        ),
+        *sorted(f"queue {row['name']} {_arguments(row)}" for row in queues),
+        *sorted(
+            f"{row['source_name']} -> {row['destination_kind']} {row['destination_name']} {row['routing_key']}"
+            for row in bindings
+            if row["source_name"]
+        ),
+    ]
+
+
+def _arguments(row: dict[str, Any]) -> dict[str, object]:
+    return {name: value for name, _, value in sorted(row["arguments"])}
+
+
+async def _listed(node: PrivateRabbitMQ, *command: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(await ctl(node, *command, "--formatter", "json"))
+    return rows
