@@ -167,9 +167,9 @@ class Hub:
         if not place.connections:
             place.closing = self._spawn(self._close(place))
 
-    def pong(self, connection: Connection, number: int) -> None:
-        """A connection answered PING `number`."""
-        self._advance(connection, lambda room: room.pong(connection.member, number))
+    def pong(self, connection: Connection, number: int) -> bool:
+        """A connection answered PING `number`. Returns whether that proved anything."""
+        return self._advance(connection, lambda room: room.pong(connection.member, number))
 
     def ack(self, connection: Connection, event: EventId) -> bool:
         """A connection acknowledged an event and all before it. Returns whether that proved anything."""

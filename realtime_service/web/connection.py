@@ -113,13 +113,13 @@ class ClientConnection:
         self.write(text_frame(message.to_bytes()))
 
     def pong(self, payload: bytes) -> bool:
-        """A PONG came. Returns whether it answers one of our PINGs."""
+        """A PONG came. Returns whether it proved anything."""
         number = self._socket.number_of(payload)
         if number is None:
             return False
-        self._hub.pong(self, number)
+        proved = self._hub.pong(self, number)
         self._flush_soon()  # what was sent meanwhile may want a PING of its own
-        return True
+        return proved
 
     def ack(self, event: EventId) -> bool:
         """An `ack` frame came. Returns whether it proved anything."""

@@ -49,7 +49,7 @@ from realtime_service.domain.room import Member
 from realtime_service.domain.window import WINDOW_EVENTS
 from realtime_service.hub import Hub
 from realtime_service.settings import Settings
-from realtime_service.web.connection import ClientConnection, Socket
+from realtime_service.web.connection import CLOSE_SECONDS, ClientConnection, Socket
 from realtime_service.web.credentials import bearer_token
 from realtime_service.web.problems import HttpProblem
 from realtime_service.web.rate import TokenBucket
@@ -86,7 +86,11 @@ class WebSocketRoute:
         if self.draining:
             raise HttpProblem(503, "this replica restarts; connect again", headers={hdrs.RETRY_AFTER: "1"})
         ws = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,), autoping=False, compress=False, max_msg_size=MAX_AUTH_FRAME_BYTES
+            protocols=(SUBPROTOCOL,),
+            autoping=False,
+            compress=False,
+            max_msg_size=MAX_AUTH_FRAME_BYTES + 1,  # aiohttp 3.14 refuses what has just that size
+            timeout=CLOSE_SECONDS,
         )
         await ws.prepare(request)
         socket = Socket(ws, request, self._settings.max_unsent_bytes)
@@ -250,6 +254,8 @@ class _Conversation:
                 self._socket.answer_ping(message.data)
             case WSMsgType.TEXT:
                 return await self._hear_text(message.data)
+            case _ if len(message.data) > MAX_FRAME_BYTES:
+                self._connection.end(CloseCode.FRAME_TOO_LARGE)
             case _:
                 self._refuse(Refused("bad_frame", "frames are JSON text"))
         return False
