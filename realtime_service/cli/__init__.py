@@ -54,14 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign is no reason to fail
-    logging.getLogger().addHandler(
-        logging.NullHandler()
-    )  # or Python prints the libraries' warnings by itself
+    # Without any, Python prints the libraries' warnings by itself.
+    logging.getLogger().addHandler(logging.NullHandler())
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
-    except SystemExit as done:  # argparse has printed its help, or what is wrong with the words
-        return done.code if isinstance(done.code, int) else Exit.USAGE
+        code = _run(words)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -77,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{PROGRAM}: internal error: {type(error).__name__} at {place.filename}:{place.lineno}; please report it"
         )
         return Exit.FAILED
+    return code
 
 
 def _run(words: Sequence[str]) -> int:
@@ -96,19 +95,21 @@ def _run(words: Sequence[str]) -> int:
         if words and words[0] == name:
             asked = cast("Command", importlib.import_module(f"realtime_service.cli.{name}"))
             asked.configure(command)
-    args = parser.parse_args(words)
-    assert asked is not None  # the parser would have refused it
     try:
+        args = parser.parse_args(words)
+        assert asked is not None  # the parser would have refused it
         return asked.run(args)
+    except SystemExit as done:  # argparse has printed its help, or what is wrong with the words
+        return done.code if isinstance(done.code, int) else Exit.USAGE
     except SettingsError as wrong:
         for problem in wrong.problems:
             say(problem)
         return Exit.USAGE
     except Failed as failure:
-        say(f"{PROGRAM} {args.command}: {failure}")
+        say(f"{PROGRAM} {words[0]}: {failure}")
         return failure.code
     except RealtimeError as error:
-        say(f"{PROGRAM} {args.command}: {error}")
+        say(f"{PROGRAM} {words[0]}: {error}")
         return Exit.FAILED
 
 

@@ -111,7 +111,7 @@ def _at_stop(action: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    """Once (and not while `serve` runs, which has its own): what follows ends within seconds, and whoever presses Ctrl-C twice wants nothing left behind either."""
+    """Until `serve` has its own. Once: the rest takes seconds, and who presses twice wants nothing left either."""
     _at_stop(signal.SIG_IGN)
     raise KeyboardInterrupt
 
