@@ -48,9 +48,9 @@ def connection(*frames: int | dict[str, Any], proven: int | None = None, client:
     return made
 
 
-def judged(*connections: Connection, count: int = 3, first: int = 1) -> Verdict:
-    """The verdict on one audience."""
-    return check(published(count), [Audience("everybody", [Somebody(list(connections))], first)])
+def judged(*connections: Connection, first: int = 1) -> Verdict:
+    """The verdict on one audience of three events."""
+    return check(published(3), [Audience("everybody", [Somebody(list(connections))], first)])
 
 
 def test_a_history_without_faults_is_found_without_faults() -> None:
@@ -59,7 +59,7 @@ def test_a_history_without_faults_is_found_without_faults() -> None:
 
 
 def test_an_event_that_nobody_received_is_lost() -> None:
-    assert judged(connection(1, 3)).faults == ["everybody: event 2 was lost"]
+    assert judged(connection(1, 2)).faults == ["everybody: event 3 was lost"]
 
 
 def test_an_event_that_was_received_and_never_proved_is_lost() -> None:
@@ -69,9 +69,24 @@ def test_an_event_that_was_received_and_never_proved_is_lost() -> None:
 def test_an_event_that_only_another_audience_received_is_lost() -> None:
     audiences = [
         Audience("one", [Somebody([connection(1, 2, 3)])]),
-        Audience("other", [Somebody([connection(1, 3, client="other")])]),
+        Audience("other", [Somebody([connection(2, 3, client="other")])]),
     ]
-    assert check(published(3), audiences).faults == ["other: event 2 was lost"]
+    assert check(published(3), audiences).faults == ["other: event 1 was lost"]
+
+
+def test_an_event_that_a_connection_left_out_is_a_fault_although_another_client_got_it() -> None:
+    found = judged(connection(1, 3), connection(2, client="other"))
+    assert found.faults == ["one: event 2 was left out"]
+
+
+def test_a_backlog_has_holes_where_others_received_what_was_there() -> None:
+    backlog = [frame(1, redelivered=True), frame(3, redelivered=True)]
+    assert judged(connection(*backlog), connection(2, client="other")) == Verdict()
+
+
+def test_what_a_connection_left_out_and_said_so_is_no_fault() -> None:
+    gap = {"type": "gap", "data": {"evicted": 1}}
+    assert judged(connection(1, gap, 3), connection(2, client="other")) == Verdict()
 
 
 def test_an_event_that_was_not_confirmed_may_be_missing_and_may_come() -> None:
@@ -123,7 +138,7 @@ def test_an_event_that_came_after_a_later_one_is_reordered() -> None:
 
 
 def test_order_holds_on_a_connection_not_between_them() -> None:
-    assert not judged(connection(1, 3, proven=2), connection(2)).reordered
+    assert judged(connection(2, 3), connection(frame(1, redelivered=True), client="other")) == Verdict()
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ async def test_clients_come_back_to_another_replica_and_miss_nothing_when(
     recorder = await world.recorder(named=every_other)
     async with Proxy(old.address) as balancer:
         at = balancer.address
-        unnamed = [
+        device = await world.client("device", world.url(diagnosis, address=at, client_id="phone"))
+        clients = [
             await world.client("unnamed", world.url(diagnosis, address=at)),
             await world.client("acks", world.url(diagnosis, address=at), ack=True),
+            device,
         ]
-        device = await world.client("device", world.url(diagnosis, address=at, client_id="phone"))
-        clients = [*unnamed, device]
         await until(lambda: all(client.is_welcome for client in clients), "all are welcome")
-        audiences = [Audience("the unnamed", unnamed), Audience("the device", [device])]
+        audiences = [Audience("everybody", clients), Audience("the device", [device])]
 
         async with streaming_considerately(recorder, diagnosis, COUNT, audiences):
             await until(

@@ -38,7 +38,7 @@ async def test_every_client_gets_the_whole_stream_in_order_whatever_befalls_the_
         Audience("the client that stayed", [stays]),
         Audience("the client that acknowledged", [acks]),
         Audience("the device", [device]),
-        Audience("the unnamed", [stays, acks, reconnects, freezes, dies]),
+        Audience("everybody", [stays, acks, device, reconnects, freezes, dies]),
     ]
     found = await verdict(recorder, diagnosis, audiences)
     assert not found.faults

@@ -21,7 +21,7 @@ class Watching(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Clients that together are owed every event: a device; all unnamed ones of a diagnosis; one that stayed."""
+    """Clients that together are owed every event: a device; one that stayed; all of a diagnosis."""
 
     name: str
     clients: Sequence[Watching]
@@ -44,6 +44,8 @@ class Verdict:
     """Sent twice on one connection."""
     reordered: list[str] = field(default_factory=list)
     """Arrived after one that was published later."""
+    skipped: list[str] = field(default_factory=list)
+    """Left out on a connection that got earlier and later ones."""
     foreign: list[str] = field(default_factory=list)
     """Never published like this, or for another diagnosis."""
     unmarked: list[str] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Verdict:
     @property
     def faults(self) -> list[str]:
         """Everything that a promise forbids."""
-        return [*self.lost, *self.repeated, *self.reordered, *self.foreign, *self.unmarked]
+        return [*self.lost, *self.repeated, *self.reordered, *self.skipped, *self.foreign, *self.unmarked]
 
 
 def check(publications: Iterable[Publication], audiences: Iterable[Audience]) -> Verdict:
@@ -93,6 +95,22 @@ def _check_connection(connection: Connection, published: dict[int, Publication],
         ids.add(event.event_id)
         seen.add(event.number)
         newest = max(newest, event.number)
+    _check_holes(connection, published, verdict)
+
+
+def _check_holes(connection: Connection, published: dict[int, Publication], verdict: Verdict) -> None:
+    """From the first event that is new to everybody on, nothing is left out."""
+    seen = set(connection.numbers)
+    live = [event.number for event in connection.events if event.number is not None and not event.redelivered]
+    if not live:
+        return
+    holes = [
+        number
+        for number in range(min(live), max(seen))
+        if number not in seen and number in published and published[number].confirmed
+    ]
+    if len(holes) > _announced([connection]):
+        verdict.skipped += [f"{connection.client}: event {number} was left out" for number in holes]
 
 
 def _check_audience(audience: Audience, published: dict[int, Publication], verdict: Verdict) -> None:
