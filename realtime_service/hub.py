@@ -332,11 +332,12 @@ class Hub:
         if place is None or connection.member.id not in place.connections:
             return False
         receipts = connection.member.receipts
-        before = receipts.unproven
+        unproven, answered = receipts.unproven, receipts.answered
         effects = decide(place.room)
-        proven = before - receipts.unproven
+        proven = unproven - receipts.unproven
         self.metrics.proven.inc(proven)
-        connection.progress()
+        if proven or receipts.answered != answered:
+            connection.progress()
         self.perform(place, effects)
         return proven > 0
 

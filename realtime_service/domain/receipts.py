@@ -19,13 +19,14 @@ PING_EVERY_BYTES: Final = 16 * 1024
 class Receipts:
     """Numbers PINGs, remembers what each covers, turns PONGs and acks into proven event ids, in the order sent."""
 
-    __slots__ = ("_answered", "_asked", "_bytes", "_sent", "mode")
+    __slots__ = ("_asked", "_bytes", "_sent", "answered", "mode")
 
     def __init__(self, mode: ReceiptMode) -> None:
         self.mode: ReceiptMode = mode
         self._sent: deque[tuple[int, EventId]] = deque()  # (number of the PING that covers it, event)
         self._asked = 0
-        self._answered = 0
+        self.answered = 0
+        """Number of the last PING that was answered."""
         self._bytes = 0
 
     def __contains__(self, event: EventId) -> bool:
@@ -40,7 +41,7 @@ class Receipts:
     @property
     def waiting(self) -> bool:
         """Whether the client owes something: a proof, or the PONG of a PING."""
-        return bool(self._sent) or self._answered < self._asked
+        return bool(self._sent) or self.answered < self._asked
 
     def sent(self, event: EventId, size: int) -> None:
         """Note an event as written, `size` bytes."""
@@ -54,7 +55,7 @@ class Receipts:
         """
         if self.mode != "pong" or not self._sent or self._sent[-1][0] <= self._asked:
             return None
-        if self._bytes >= PING_EVERY_BYTES or (not more_follows and self._answered == self._asked):
+        if self._bytes >= PING_EVERY_BYTES or (not more_follows and self.answered == self._asked):
             return self.ping()
         return None
 
@@ -66,9 +67,9 @@ class Receipts:
 
     def pong(self, number: int) -> list[EventId]:
         """The PONG of PING `number` came: what it proves. A number never asked, or answered before, proves nothing."""
-        if not self._answered < number <= self._asked:
+        if not self.answered < number <= self._asked:
             return []
-        self._answered = number
+        self.answered = number
         if self.mode != "pong":
             return []
         return self._take(lambda head: head[0] <= number)

@@ -124,8 +124,9 @@ class WebSocketRoute:
         device = topology.device_key(user, client) if client else None
         member = Member.of(ConnectionId(uuid.uuid4().hex), user, mode, device)
         connection = ClientConnection(socket, diagnosis, member, identity, self._hub, self._timekeeper)
+        conversation = _Conversation(connection, socket, self._verifier, self._settings)
         try:
-            await self._probe(connection, socket)
+            await self._probe(connection, socket, conversation)
             resumed = await self._manager.connect(connection)
             if not socket.ended:
                 connection.welcome(self._welcome(connection, resumed=resumed))
@@ -135,7 +136,7 @@ class WebSocketRoute:
                     named=client is not None,
                     receipts=member.receipts.mode,
                 )
-                await _Conversation(connection, socket, self._verifier, self._settings).run()
+                await conversation.run()
         finally:
             connection.gone()
             code = socket.ws.close_code
@@ -178,7 +179,9 @@ class WebSocketRoute:
             raise refusal
         return frame.token
 
-    async def _probe(self, connection: ClientConnection, socket: Socket) -> None:
+    async def _probe(
+        self, connection: ClientConnection, socket: Socket, conversation: "_Conversation"
+    ) -> None:
         """Send a PING at once: gateways that swallow PINGs are found out by it.
 
         Where receipts are not required its answer decides, before the welcome, whether this client can give any.
@@ -191,12 +194,13 @@ class WebSocketRoute:
             return  # the receipt time-out ends a connection that does not answer
         try:
             async with asyncio.timeout(self._settings.receipt_timeout_seconds):
-                while receipts.waiting:
+                while receipts.waiting and not socket.ended:
                     message = await socket.ws.receive()
+                    if message.type in ENDINGS:
+                        raise Disconnect(CloseCode.NORMAL, "")
                     if message.type is WSMsgType.PONG:
                         receipts.pong(socket.number_of(message.data) or 0)
-                    elif message.type in ENDINGS:
-                        raise Disconnect(CloseCode.NORMAL, "")
+                    await conversation.hear(message)
         except TimeoutError:
             connection.member.receipts.mode = "none"
             self._hub.metrics.untrusted.inc()
@@ -240,12 +244,16 @@ class _Conversation:
             message = await self._socket.ws.receive()
             if message.type in ENDINGS:
                 return
-            self._connection.heard()
-            proving = await self._hear(message)
-            if not proving and self._frames.take(asyncio.get_running_loop().time()):
-                self._connection.end(CloseCode.TOO_MANY_FRAMES)
+            await self.hear(message)
 
-    async def _hear(self, message: WSMessage) -> bool:
+    async def hear(self, message: WSMessage) -> None:
+        """Act on a frame; before the welcome, what it is answered with follows that."""
+        self._connection.heard()
+        proving = await self._act_on(message)
+        if not proving and self._frames.take(asyncio.get_running_loop().time()):
+            self._connection.end(CloseCode.TOO_MANY_FRAMES)
+
+    async def _act_on(self, message: WSMessage) -> bool:
         """Act on a frame. Returns whether it proved something: proofs are not counted as load."""
         match message.type:
             case WSMsgType.PONG:

@@ -1,0 +1,373 @@
+"""An event is gone from the queue when a client proved it, and not before; who proves nothing is found out in time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from wsproto.frame_protocol import Opcode
+
+from contracts.close_codes import REASONS, CloseCode
+from realtime_service.domain.window import WINDOW_EVENTS
+from tests.service.harness.waiting import until
+from tests.web.clients import Client
+from tests.web.conftest import StartReplica
+from tests.web.replica import Replica, Visitors
+
+NO_RECEIPT = (4408, REASONS[CloseCode.NO_RECEIPT])
+
+
+@pytest.fixture(scope="module")
+async def quick(start_replica: StartReplica) -> AsyncIterator[Replica]:
+    """Gives its clients half a second."""
+    async with start_replica(receipt_timeout_seconds=0.5, heartbeat_seconds=1) as replica:
+        yield replica
+
+
+@pytest.fixture
+async def hurried(quick: Replica) -> AsyncIterator[Visitors]:
+    """Clients of the quick replica."""
+    async with Visitors(quick) as visitors:
+        yield visitors
+
+
+async def ack(client: Client, event_id: str) -> None:
+    await client.send({"type": "ack", "event_id": event_id})
+
+
+# PONGs
+
+
+async def test_a_pong_proves_what_was_sent_before_its_ping(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.raw(diagnosis)
+    await client.message()
+    await client.pong(client.pings.pop())
+    await replica.feedback(diagnosis, 1)
+    await client.message()
+    proof = await client.ping()
+    await replica.feedback(diagnosis, 2)
+    await client.message()
+    await client.pong(proof)
+    await client.ping()
+    await client.abort()
+    heir = await visitors.welcomed(diagnosis)
+    assert await heir.numbers(1) == [2]
+
+
+async def test_a_pong_that_nobody_asked_for_proves_nothing(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.raw(diagnosis)
+    await client.message()
+    welcoming = client.pings.pop()
+    await replica.feedback(diagnosis, 1)
+    await client.message()
+    nonce, _, number = welcoming.partition(b".")
+    for guess in (
+        b"",
+        b"1",
+        b"x.2",
+        nonce,
+        nonce + b".",
+        nonce + b".99",
+        nonce + b".-1",
+        nonce + b".\xc2\xb2",
+    ):
+        await client.pong(guess)
+    assert number == b"1"
+    await client.send(Opcode.TEXT, b"ping")
+    assert (await client.message())["type"] == "pong"
+    await client.abort()
+    heir = await visitors.welcomed(diagnosis)
+    assert await heir.numbers(1) == [1]
+
+
+async def test_a_client_that_never_answers_is_closed_and_the_next_gets_its_events_in_order(
+    quick: Replica, hurried: Visitors
+) -> None:
+    diagnosis = quick.diagnoses.add()
+    deaf = await hurried.raw(diagnosis)
+    await deaf.message()
+    await quick.feedback(diagnosis, *range(20))
+    assert await deaf.closed() == NO_RECEIPT
+    heir = await hurried.connect(diagnosis)
+    assert (await heir.welcome())["queued_messages"] == 20
+    events = await heir.events(20)
+    assert [event["data"]["feedback_id"] for event in events] == list(range(20))
+    assert all(event["redelivered"] for event in events)
+
+
+async def test_a_client_that_answers_nothing_is_closed_without_any_event(
+    quick: Replica, hurried: Visitors
+) -> None:
+    """A gateway that swallows PINGs is found out by the first one."""
+    client = await hurried.raw(quick.diagnoses.add())
+    assert await client.closed() == NO_RECEIPT
+
+
+async def test_a_slow_client_that_makes_progress_is_not_closed(quick: Replica, hurried: Visitors) -> None:
+    diagnosis = quick.diagnoses.add()
+    slow = await hurried.raw(diagnosis)
+    await slow.message()
+    await slow.pong(slow.pings.pop())
+    started = time.monotonic()
+    sent = 0
+    while time.monotonic() - started < 2:
+        await quick.feedback(diagnosis, sent, sent + 1)
+        sent += 2
+        proof = await slow.ping()
+        await asyncio.sleep(0.3)  # a link that takes so long
+        await slow.pong(proof)
+    await slow.send(Opcode.TEXT, b"ping")
+    while (await slow.message())["type"] != "pong":
+        pass
+
+
+async def test_a_large_burst_is_proved_in_parts(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.raw(diagnosis)
+    await client.message()
+    await client.pong(client.pings.pop())
+    await asyncio.gather(
+        *(
+            replica.events.broadcast_recommendation_update(diagnosis, {}, {"text": "x" * 4000}, "large")
+            for _ in range(40)
+        )
+    )
+    for _ in range(40):
+        await client.message()
+    assert len(client.pings) > 5
+    await client.pong(client.pings[2])
+    await client.abort()
+    heir = await visitors.connect(diagnosis)
+    left = (await heir.welcome())["queued_messages"]
+    assert 0 < left < 40
+    await heir.events(left)
+
+
+# Acknowledgements
+
+
+async def test_an_ack_settles_the_event_and_all_before_it(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.connect(diagnosis, receipts="ack")
+    assert (await client.welcome())["receipts"] == "ack"
+    await replica.feedback(diagnosis, *range(10))
+    events = await client.events(10)
+    await ack(client, events[5]["event_id"])
+    await ack(client, events[2]["event_id"])
+    await ack(client, "never heard of")
+    await client.ping()
+    await client.leave()
+
+    again = await visitors.connect(diagnosis, receipts="ack")
+    assert (await again.welcome())["queued_messages"] == 4
+    returned = await again.events(4)
+    assert [event["event_id"] for event in returned] == [event["event_id"] for event in events[6:]]
+    assert all(event["redelivered"] is True for event in returned)
+    assert not any("redelivered" in event for event in events)
+    await ack(again, returned[-1]["event_id"])
+    await replica.nothing_waits(diagnosis)
+
+
+async def test_pongs_prove_nothing_where_acks_are_asked_for(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.welcomed(diagnosis, receipts="ack")
+    await replica.feedback(diagnosis, 1)
+    await client.events(1)
+    await (await client.socket.ping())
+    await client.leave()
+    assert (await (await visitors.connect(diagnosis)).welcome())["queued_messages"] == 1
+
+
+async def test_acks_prove_nothing_where_pongs_are_asked_for(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.raw(diagnosis)
+    await client.message()
+    await replica.feedback(diagnosis, 1, event_id=f"unproven {diagnosis}")
+    await client.message()
+    await client.send(Opcode.TEXT, f'{{"type":"ack","event_id":"unproven {diagnosis}"}}'.encode())
+    await client.send(Opcode.TEXT, b"ping")
+    assert (await client.message())["type"] == "pong"
+    await client.abort()
+    assert (await (await visitors.connect(diagnosis)).welcome())["queued_messages"] == 1
+
+
+async def test_one_clients_proof_is_enough_for_the_unnamed(replica: Replica, visitors: Visitors) -> None:
+    diagnosis = replica.diagnoses.add()
+    forgetful = await visitors.welcomed(diagnosis, receipts="ack")
+    careful = await visitors.welcomed(diagnosis, receipts="ack")
+    await replica.feedback(diagnosis, 1)
+    await forgetful.events(1)
+    [event] = await careful.events(1)
+    await ack(careful, event["event_id"])
+    await replica.nothing_waits(diagnosis)
+
+
+async def test_a_client_that_acknowledges_nothing_is_closed(quick: Replica, hurried: Visitors) -> None:
+    diagnosis = quick.diagnoses.add()
+    client = await hurried.welcomed(diagnosis, receipts="ack")
+    await quick.feedback(diagnosis, 1, 2)
+    assert await client.closed() == NO_RECEIPT
+    heir = await hurried.welcomed(diagnosis)
+    assert await heir.numbers(2) == [1, 2]
+
+
+@pytest.mark.parametrize("noise", ["ping", '{"type":"ack","event_id":"unknown"}'])
+async def test_talking_without_proving_does_not_stop_the_clock(
+    quick: Replica, hurried: Visitors, noise: str
+) -> None:
+    diagnosis = quick.diagnoses.add()
+    client = await hurried.welcomed(diagnosis, receipts="ack")
+    await quick.feedback(diagnosis, 1)
+    closed = asyncio.create_task(client.closed())
+    started = time.monotonic()
+    while not closed.done() and time.monotonic() - started < 4:
+        await client.socket.send(noise)
+        await asyncio.wait([closed], timeout=0.1)
+    assert await closed == NO_RECEIPT
+
+
+async def test_an_old_pong_again_and_again_does_not_stop_the_clock(quick: Replica, hurried: Visitors) -> None:
+    diagnosis = quick.diagnoses.add()
+    client = await hurried.raw(diagnosis)
+    await client.message()
+    old = client.pings.pop()
+    await client.pong(old)
+    await quick.feedback(diagnosis, 1)
+    closed = asyncio.create_task(client.closed())
+    started = time.monotonic()
+    while not closed.done() and time.monotonic() - started < 4:
+        await client.pong(old)
+        await asyncio.wait([closed], timeout=0.1)
+    assert await closed == NO_RECEIPT
+
+
+async def test_evictions_behind_a_client_that_proves_nothing_are_told_by_number(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.welcomed(diagnosis, receipts="ack")
+    await replica.feedback(diagnosis, *range(WINDOW_EVENTS + 100 + 30))
+    numbers: list[int] = []
+    evicted = 0
+    while evicted < 30:
+        frame = await client.frame()
+        if frame["type"] == "gap":
+            evicted += frame["data"]["evicted"]
+        else:
+            numbers.append(frame["data"]["feedback_id"])
+            last = frame["event_id"]
+    assert evicted == 30
+    while len(numbers) < WINDOW_EVENTS:
+        frame = await client.frame()
+        numbers.append(frame["data"]["feedback_id"])
+        last = frame["event_id"]
+    assert numbers == list(range(WINDOW_EVENTS))
+    await ack(client, last)
+    assert await client.numbers(100) == list(range(WINDOW_EVENTS + 30, WINDOW_EVENTS + 130))
+
+
+# Heartbeat
+
+
+async def test_a_quiet_client_is_pinged_and_lives_as_long_as_it_answers(
+    quick: Replica, hurried: Visitors
+) -> None:
+    diagnosis = quick.diagnoses.add()
+    client = await hurried.raw(diagnosis)
+    await client.message()
+    await client.pong(client.pings.pop())
+    await client.pong(await client.ping())
+    await client.ping()
+    assert await client.closed() == NO_RECEIPT
+    assert len(client.pings) == len(set(client.pings)) == 2
+
+
+@pytest.mark.parametrize("receipts", ["pong", "ack"])
+async def test_a_library_client_stays_connected_by_itself(
+    quick: Replica, hurried: Visitors, receipts: str
+) -> None:
+    diagnosis = quick.diagnoses.add()
+    client = await hurried.welcomed(diagnosis, receipts=receipts)
+    watching = await hurried.raw(diagnosis)
+    await watching.message()
+    await watching.pong(watching.pings.pop())
+    for _ in range(2):  # heartbeats, more than the time for a proof apart
+        await watching.pong(await watching.ping())
+    await client.ping()
+
+
+# No receipts to be had
+
+
+async def test_where_receipts_are_not_required_a_client_that_swallows_pings_is_served(
+    start_replica: StartReplica,
+) -> None:
+    async with (
+        start_replica(require_receipts=False, receipt_timeout_seconds=0.3, heartbeat_seconds=1) as replica,
+        Visitors(replica) as visitors,
+    ):
+        diagnosis = replica.diagnoses.add()
+        await replica.feedback(diagnosis, 1)
+        deaf = await visitors.raw(diagnosis)
+        assert (await deaf.message())["data"]["receipts"] == "none"
+        await replica.feedback(diagnosis, 2)
+        assert [(await deaf.message())["data"]["feedback_id"] for _ in range(2)] == [1, 2]
+        await replica.nothing_waits(diagnosis)
+        sound = await visitors.connect(diagnosis)
+        assert (await sound.welcome())["receipts"] == "pong"
+        await deaf.send(Opcode.TEXT, b"ping")
+        assert (await deaf.message())["type"] == "pong"
+
+
+async def test_what_a_client_says_while_it_is_tried_out_is_heard(start_replica: StartReplica) -> None:
+    async with (
+        start_replica(require_receipts=False, receipt_timeout_seconds=0.5) as replica,
+        Visitors(replica) as visitors,
+    ):
+        client = await visitors.raw(replica.diagnoses.add())
+        await client.send(Opcode.TEXT, b"ping")
+        assert (await client.message())["type"] == "connect"
+        assert (await client.message())["type"] == "pong"
+
+
+# Clients that do not read
+
+
+async def test_a_client_that_does_not_read_is_ended_and_harms_nobody(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    slow = await visitors.raw(diagnosis, receive_buffer=4096)
+    await slow.message()
+    await slow.pong(slow.pings.pop())
+    sound = await visitors.welcomed(diagnosis)
+    payload = {"text": "x" * 60_000}
+    sent = 0
+    while replica.service.manager.get_connection_count(diagnosis) == 2:
+        assert sent < 32 * 1024 * 1024, "what is unsent is bounded"
+        await asyncio.gather(
+            *(
+                replica.events.broadcast_recommendation_update(diagnosis, {}, payload, "large")
+                for _ in range(10)
+            )
+        )
+        assert len(await sound.events(10)) == 10
+        sent += 600_000
+    await replica.feedback(diagnosis, 1)
+    assert await sound.numbers(1) == [1]
+
+
+async def test_alone_a_client_that_does_not_read_is_ended_too(quick: Replica, hurried: Visitors) -> None:
+    diagnosis = quick.diagnoses.add()
+    slow = await hurried.raw(diagnosis, receive_buffer=4096)
+    await slow.message()
+    await slow.pong(slow.pings.pop())
+    payload = {"text": "x" * 60_000}
+    await asyncio.gather(
+        *(quick.events.broadcast_recommendation_update(diagnosis, {}, payload, "large") for _ in range(60))
+    )
+    await until(lambda: not quick.service.manager.get_connection_count(diagnosis), "the slow client is ended")
+    heir = await hurried.welcomed(diagnosis)
+    assert len(await heir.events(60)) == 60
