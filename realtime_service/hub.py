@@ -5,6 +5,7 @@ without `await`; only coming and going wait, each for its own diagnosis alone.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, Protocol
 
@@ -15,10 +16,25 @@ from contracts.close_codes import CloseCode
 from contracts.ids import ConnectionId, DiagnosisId, EventId
 from realtime_service.domain.errors import Disconnect
 from realtime_service.domain.event import Event
-from realtime_service.domain.room import SHARED, Effect, Member, Park, Room, Send, SessionKey, Settle, TellGap
-from realtime_service.domain.sessions import Session, Sessions
+from realtime_service.domain.quota import DeviceQuota
+from realtime_service.domain.room import (
+    SHARED,
+    Barrier,
+    Effect,
+    Held,
+    Member,
+    Park,
+    Relay,
+    Room,
+    Send,
+    SessionKey,
+    Settle,
+    TellGap,
+)
+from realtime_service.domain.sessions import Depth, Replicas, Session, Sessions
 from realtime_service.frames import text_frame
 from realtime_service.metrics import Metrics
+from realtime_service.neighbours import Neighbours
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +50,8 @@ class Connection(Protocol):
 
     diagnosis: DiagnosisId
     member: Member
+    connected_at: float
+    """Unix seconds."""
 
     def write(self, frame: bytes) -> None:
         """Send a WebSocket frame, after the welcome and behind everything written before."""
@@ -54,6 +72,9 @@ class _Place:
     def __init__(self, hub: "Hub", diagnosis: DiagnosisId) -> None:
         self.room = Room(diagnosis)
         self.connections: dict[ConnectionId, Connection] = {}
+        self.counted = False
+        """It is known whether other replicas have clients of this diagnosis."""
+        self._hub = hub
         self.shared = hub.sessions.shared(diagnosis, _Listener(hub, self, SHARED, None))
         self.devices: dict[str, Session] = {}
         self.made: set[str] = set()
@@ -63,6 +84,20 @@ class _Place:
 
     def session(self, key: SessionKey) -> Session | None:
         return self.shared if key is SHARED else self.devices.get(key)
+
+    async def depth(self) -> Depth:
+        return await self.shared.depth()
+
+    def perform(self, effects: Iterable[Effect]) -> None:
+        self._hub.perform(self, effects)
+
+    def yield_device(self, key: str, newer: tuple[float, str]) -> None:
+        """End older connections of a device."""
+        for connection in list(self.connections.values()):
+            if connection.member.device == key and (connection.connected_at, connection.member.id) < newer:
+                log.info("connection_replaced", connection=connection.member.id)
+                connection.end(CloseCode.REPLACED)
+                self._hub.leave(connection)
 
 
 class _Listener:
@@ -74,6 +109,12 @@ class _Listener:
         self._key = key
         self._member = member
         self._was_open = False
+        self.held: list[Held] = []
+        """What other replicas hold, for a device that turns out to be new."""
+
+    def making(self) -> None:
+        if self._member is not None:
+            self._hub.allow_device(self._member)
 
     def opened(self, generation: int, ready: int, *, full: bool, made: bool) -> None:
         room, first = self._place.room, not self._was_open
@@ -81,7 +122,7 @@ class _Listener:
         if self._member is not None and self._key is not SHARED and first:
             if self._member not in room.members:
                 return
-            effects += room.join_device(self._member, new=made)
+            effects += room.join_device(self._member, new=made, held=self.held)
             if made:
                 self._place.made.add(self._key)
         self._was_open = True
@@ -120,12 +161,22 @@ class _Listener:
 class Hub:
     """This replica's rooms."""
 
-    def __init__(self, sessions: Sessions, metrics: Metrics, *, join_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        replicas: Replicas,
+        metrics: Metrics,
+        *,
+        join_timeout_seconds: float,
+        new_devices_per_day: int,
+    ) -> None:
         self.sessions = sessions
+        self.neighbours = Neighbours(replicas, lambda diagnosis: self._places.get(diagnosis), metrics)
         self.metrics = metrics
         self.on_room: Callable[[DiagnosisId], None] = lambda _: None
         """Told of every diagnosis that somebody watches."""
         self._join_timeout_seconds = join_timeout_seconds
+        self._quota = DeviceQuota(new_devices_per_day)
         self._places: dict[DiagnosisId, _Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -140,10 +191,15 @@ class Hub:
         member = connection.member
         try:
             async with asyncio.timeout(self._join_timeout_seconds):
-                place = await self._enter(connection)
+                place, ask = await self._enter(connection)
                 await place.shared.opened()
+                held = await self._ask(place, connection) if ask else []
                 self._check_still_here(place, connection)
-                return member.device is None or await self._open_device(place, connection, member.device)
+                if member.device is not None:
+                    return await self._open_device(place, connection, member.device, held)
+                if ask:
+                    self.perform(place, place.room.arrive(member, held))
+                return True
         except TimeoutError:
             self.leave(connection)
             raise Disconnect(CloseCode.TRY_LATER, "the broker did not answer in time") from None
@@ -188,6 +244,13 @@ class Hub:
         """Whether events may be missing before those."""
         place = self._places.get(connection.diagnosis)
         return place.room.gap_for(connection.member) if place else False
+
+    def allow_device(self, member: Member) -> None:
+        """A device's queue is about to be made. Raises Disconnect(1013) when its user had too many of late."""
+        if not self._quota.take(member.user, asyncio.get_running_loop().time()):
+            self.metrics.devices_refused.inc()
+            log.warning("device_refused", connection=member.id)
+            raise Disconnect(CloseCode.TRY_LATER, "too many new devices today")
 
     # What the broker tells
 
@@ -241,10 +304,12 @@ class Hub:
             self.leave(connection)
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self.neighbours.close()
 
     # Parts
 
-    async def _enter(self, connection: Connection) -> _Place:
+    async def _enter(self, connection: Connection) -> tuple[_Place, bool]:
+        """The place of a connection, and whether other replicas must be asked what they hold."""
         diagnosis, member = connection.diagnosis, connection.member
         while (place := self._places.get(diagnosis)) and place.closing:
             await asyncio.wait([place.closing])
@@ -255,26 +320,27 @@ class Hub:
             self.on_room(diagnosis)
             self.sessions.watch(diagnosis)
         if member.device is not None:
-            self._replace(place, member.device)
+            place.yield_device(member.device, (math.inf, ""))
         place.connections[member.id] = connection
         self.metrics.connections.inc()
-        self.perform(place, place.room.join(member))
-        return place
+        ask = not place.counted or bool(place.room.peers)
+        self.perform(place, place.room.join(member, ask=ask))
+        return place, ask
 
-    def _replace(self, place: _Place, key: str) -> None:
-        """The same device comes again: the older connection yields."""
-        for other in list(place.connections.values()):
-            if other.member.device == key:
-                log.info("connection_replaced", connection=other.member.id)
-                other.end(CloseCode.REPLACED)
-                self.leave(other)
+    async def _ask(self, place: _Place, connection: Connection) -> list[Held]:
+        held, complete = await self.neighbours.held(place)
+        connection.member.unsure = not complete
+        return held
 
-    async def _open_device(self, place: _Place, connection: Connection, key: str) -> bool:
+    async def _open_device(self, place: _Place, connection: Connection, key: str, held: list[Held]) -> bool:
+        if place.room.peers:
+            self.neighbours.take_over(place, key, (connection.connected_at, connection.member.id))
         if releasing := place.releasing.get(key):
             await asyncio.wait([releasing])
         self._check_still_here(place, connection)
         place.made.discard(key)
         listener = _Listener(self, place, key, connection.member)
+        listener.held = held
         session = place.devices[key] = self.sessions.device(place.room.diagnosis, key, listener)
         session.open()
         await session.opened()
@@ -296,7 +362,7 @@ class Hub:
         )
         try:
             async with asyncio.timeout(SEEDING_SECONDS):
-                ready = await place.shared.depth()
+                ready = (await place.shared.depth()).ready
         except Exception as error:
             log.warning("shared_depth_unknown", error=type(error).__name__)
             return
@@ -318,6 +384,7 @@ class Hub:
     async def _close(self, place: _Place) -> None:
         """The last connection left: hand everything back to the queue."""
         diagnosis = place.room.diagnosis
+        self.neighbours.bye(place)
         try:
             await place.shared.release()
             for releasing in list(place.releasing.values()):
@@ -354,6 +421,10 @@ class Hub:
                     self.metrics.parked.inc()
                     if session := place.session(key):
                         session.park(generation, tag, reason)
+                case Relay():
+                    self.neighbours.relay(place, effect)
+                case Barrier(generation):
+                    self.neighbours.barrier(place, generation)
                 case TellGap(members, evicted):
                     for member in members:
                         if connection := place.connections.get(member.id):

@@ -11,10 +11,18 @@ class Metrics:
         self.connections = Gauge("realtime_connections", "Open, authenticated connections", registry=registry)
         self.rooms = Gauge("realtime_rooms", "Diagnoses with a connection here", registry=registry)
         self.delivered = Counter("realtime_deliveries", "Events handed over by the broker", registry=registry)
-        self.sent = Counter("realtime_messages_sent", "Event messages written to connections", registry=registry)
-        self.proven = Counter("realtime_messages_proven", "Event messages proved to have arrived", registry=registry)
-        self.parked = Counter("realtime_events_parked", "Bad events brought to the parking queue", registry=registry)
-        self.evicted = Counter("realtime_events_evicted", "Events dropped from a watched backlog", registry=registry)
+        self.sent = Counter(
+            "realtime_messages_sent", "Event messages written to connections", registry=registry
+        )
+        self.proven = Counter(
+            "realtime_messages_proven", "Event messages proved to have arrived", registry=registry
+        )
+        self.parked = Counter(
+            "realtime_events_parked", "Bad events brought to the parking queue", registry=registry
+        )
+        self.evicted = Counter(
+            "realtime_events_evicted", "Events dropped from a watched backlog", registry=registry
+        )
         self.gaps = Counter("realtime_gap_notices", "Gap notices sent to clients", registry=registry)
         self.closed = Counter(
             "realtime_connections_closed", "Connections ended by the server", ["code"], registry=registry
@@ -24,5 +32,15 @@ class Metrics:
         )
         self.untrusted = Counter(
             "realtime_connections_without_receipts", "Connections whose PONGs never came", registry=registry
+        )
+        self.relays_sent = Counter("realtime_relays_sent", "Events told to other replicas", registry=registry)
+        self.relays_received = Counter(
+            "realtime_relays_received", "Events told by other replicas", registry=registry
+        )
+        self.unanswered = Counter(
+            "realtime_replicas_silent", "Joins that other replicas did not answer in time", registry=registry
+        )
+        self.devices_refused = Counter(
+            "realtime_devices_refused", "New devices beyond a user's limit", registry=registry
         )
         self.broker_up = Gauge("realtime_broker_up", "1 while the broker connection is up", registry=registry)

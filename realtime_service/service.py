@@ -26,6 +26,7 @@ from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.node import NodeQueue
 from realtime_service.adapters.rabbitmq.parking import Parking
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
+from realtime_service.adapters.rabbitmq.replicas import RabbitReplicas
 from realtime_service.adapters.rabbitmq.sessions import RabbitSessions
 from realtime_service.adapters.rabbitmq.topology import declare_topology
 from realtime_service.adapters.tokens import TokenRules, open_verifier
@@ -146,7 +147,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         parking = Parking(publisher)
         stack.push_async_callback(parking.close)
         hub: Hub
-        node = NodeQueue(link, lambda queue, event: hub.evicted(queue, event))
+        node = NodeQueue(
+            link,
+            lambda queue, event: hub.evicted(queue, event),
+            lambda message: hub.neighbours.heard(message),
+        )
         shared_arguments = topology.backlog_arguments(
             limit=settings.backlog_limit, queue_type=settings.queue_type
         )
@@ -159,7 +164,13 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             backlog_limit=settings.backlog_limit,
             queue_type=settings.queue_type,
         )
-        hub = Hub(sessions, metrics, join_timeout_seconds=settings.join_timeout_seconds)
+        hub = Hub(
+            sessions,
+            RabbitReplicas(publisher, node.name),
+            metrics,
+            join_timeout_seconds=settings.join_timeout_seconds,
+            new_devices_per_day=settings.new_devices_per_day,
+        )
         backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))
         stack.push_async_callback(backlogs.close)
         hub.on_room = door.on_diagnosis = backlogs.note

@@ -3,8 +3,8 @@
 The promises kept here (README, *Promises*):
 1  FIFO: a window hands out in the broker's order, and a newcomer first gets what nobody has proven.
 2  At least once, proven: `Settle` comes from a window's proven prefix and from nowhere else.
-3  Exactly once on a connection: a window hands an event id out once; a newcomer gets only what was handed out before it
-   came. What comes again after it was given up goes to those alone who have not been sent it.
+3  Exactly once on a connection: a window hands an event id out once a channel, a newcomer gets only what was handed out
+   before it came, and what may have been sent before goes to those alone who do not have it among their receipts.
 4  The shared queue is for what *nobody* has received: any member's proof settles the shared copy, a device's queue is
    settled by that device alone.
 
@@ -21,6 +21,7 @@ from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import ReceiptMode
 from realtime_service.domain.event import Event
 from realtime_service.domain.receipts import Receipts
+from realtime_service.domain.relays import RelayStream, Stamp, Verdict
 from realtime_service.domain.window import WINDOW_EVENTS, Record, SessionWindow
 
 SHARED = None
@@ -37,6 +38,8 @@ class Member:
     receipts: Receipts
     device: str | None = None
     """The device key of a connection that named itself."""
+    unsure: bool = False
+    """Another replica did not say what it holds: something may be missing."""
 
     @classmethod
     def of(
@@ -94,13 +97,49 @@ class TellGap:
     evicted: int | None
 
 
-Effect = Send | Settle | Park | TellGap
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Tell the other replicas of this event, in the order of these effects; then report `relay_confirmed`."""
+
+    event: Event
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """This replica became the active one. Bring word through its own node queue, then report `barrier_passed`.
+
+    What the replica before it relayed and settled is in that queue already: it comes first.
+    """
+
+    generation: int
+
+
+Effect = Send | Settle | Park | TellGap | Relay | Barrier
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An event that another replica holds unproven."""
+
+    event: Event
+    stamp: Stamp
 
 
 class Room:
     """One diagnosis on this replica."""
 
-    __slots__ = ("_arriving", "_members", "_unnamed", "devices", "diagnosis", "shared")
+    __slots__ = (
+        "_arriving",
+        "_barrier",
+        "_members",
+        "_unnamed",
+        "devices",
+        "diagnosis",
+        "peers",
+        "shared",
+        "stream",
+    )
 
     def __init__(self, diagnosis: DiagnosisId) -> None:
         self.diagnosis = diagnosis
@@ -108,8 +147,12 @@ class Room:
         self.devices: dict[str, Device] = {}
         self._members: dict[ConnectionId, Member] = {}
         self._unnamed: dict[ConnectionId, Member] = {}
-        # For named members whose own session is not open yet: what the shared session holds or has handed out since.
-        self._arriving: dict[ConnectionId, deque[Event]] = {}
+        self.peers: set[str] = set()
+        """Other replicas with clients of this diagnosis, by their node queues."""
+        self.stream = RelayStream()
+        self._barrier: int | None = None  # the generation whose deliveries wait for it
+        # For members that do not get the shared stream yet: what was unproven when they came, and what came since.
+        self._arriving: dict[ConnectionId, deque[Record]] = {}
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -135,29 +178,37 @@ class Room:
         """Whether events may be missing before those that wait for this member."""
         device = self.devices.get(member.device) if member.device else None
         if device is None or device.seeding:
-            return self.shared.overflowed
+            return self.shared.overflowed or member.unsure
         return device.window.overflowed
 
     # Coming and going
 
-    def join(self, member: Member) -> list[Effect]:
-        """A member comes, before or after the shared session opened. Unnamed: it first gets what nobody has proven."""
-        self._members[member.id] = member
-        unproven = [record.event for record in self.shared.unproven() if record.event]
-        if member.device is not None:
-            self._arriving[member.id] = deque(unproven, maxlen=WINDOW_EVENTS)
-            return []
-        self._unnamed[member.id] = member
-        return self._catch_up(member, unproven)
+    def join(self, member: Member, *, ask: bool = False) -> list[Effect]:
+        """A member comes, before or after the shared session opened. Unnamed: it first gets what nobody has proven.
 
-    def join_device(self, member: Member, *, new: bool) -> list[Effect]:
+        `ask`: other replicas are asked what they hold; an unnamed member is sent nothing until it `arrive`s.
+        """
+        self._members[member.id] = member
+        unproven = self.shared.unproven()
+        self._arriving[member.id] = deque(unproven, maxlen=None if member.device is None else WINDOW_EVENTS)
+        return self.arrive(member, ()) if member.device is None and not ask else []
+
+    def arrive(self, member: Member, held: Iterable[Held]) -> list[Effect]:
+        """An unnamed member gets what is unproven here or elsewhere, in the order of the stream, then what comes."""
+        if member.id not in self._arriving:
+            return []
+        effects = self._catch_up(member, self._merged(member, held))
+        self._unnamed[member.id] = member
+        return effects
+
+    def join_device(self, member: Member, *, new: bool, held: Iterable[Held] = ()) -> list[Effect]:
         """A named member's own session is about to open. A `new` device first gets what the shared session holds.
 
         It also gets what the shared session handed out since it joined: that may be in its own queue, too, and must
         not come behind later events.
         """
         assert member.device is not None
-        arrived = self._arriving.pop(member.id, ())
+        arrived = self._merged(member, held)
         device = self.devices[member.device] = Device(member, seeding=new)
         if not new:
             return []
@@ -189,7 +240,8 @@ class Room:
             return []
         if event.user is not None and all(member.user != event.user for member in self._members.values()):
             return self.refuse(session, tag, "a personal event for a user who may not watch this diagnosis")
-        effects = self._hand_out(session, window.deliver(tag, event, redelivered=redelivered))
+        effects = self._lead(window) if session is SHARED else []
+        effects += self._hand_out(session, window.deliver(tag, event, redelivered=redelivered))
         effects += self._settle(session)
         if session is not SHARED and window.knows(event.id):
             # The shared stream has already reached what is in the device's own queue.
@@ -201,7 +253,8 @@ class Room:
         window = self.window(session)
         if window is None:
             return []
-        effects = self._hand_out(session, window.deliver(tag, None))
+        effects = self._lead(window) if session is SHARED else []
+        effects += self._hand_out(session, window.deliver(tag, None))
         if session is SHARED:
             return [*effects, Park(session, window.generation, tag, reason), *self._settle(session)]
         window.refused(tag)
@@ -214,6 +267,40 @@ class Room:
             return []
         window.refused(tag)
         return self._settle(session)
+
+    # Other replicas
+
+    def relayed(self, event: Event, stamp: Stamp) -> list[Effect]:
+        """The active replica got an event from the shared queue."""
+        verdict = self.stream.follow(stamp)
+        if verdict is Verdict.OLD:
+            return []
+        effects: list[Effect] = []
+        if verdict is Verdict.HOLE and (audience := self._audience_of(SHARED)):
+            effects.append(TellGap(audience, None))
+        self.shared.remaining = max(0, self.shared.remaining - 1)
+        if (self._unnamed or self._arriving or self._seeding()) and (
+            record := self.shared.relayed(event, stamp)
+        ):
+            effects += self._hand_out(SHARED, [record], relay=False)
+        return [*effects, *self._settle(SHARED)]
+
+    def relay_confirmed(self, event: EventId) -> list[Effect]:
+        """The broker has what the other replicas are told of this event."""
+        self.shared.relay_confirmed(event)
+        return self._settle(SHARED)
+
+    def held(self) -> list[Held]:
+        """What nobody has proven here, for a replica that asks."""
+        return [Held(record.event, record.stamp) for record in self.shared.unproven() if record.event]
+
+    def barrier_passed(self, generation: int) -> list[Effect]:
+        """Everything that was relayed before this replica became the active one has been handled."""
+        if self._barrier != generation:
+            return []
+        self._barrier = None
+        self.stream.lead()
+        return [*self._hand_out(SHARED, self.shared.resume()), *self._settle(SHARED)]
 
     # Proofs
 
@@ -245,6 +332,10 @@ class Room:
         if window is None:
             return []
         window.opened(generation, ready, full=full)
+        if session is SHARED:
+            self.stream.leading = False
+            self._barrier = None
+            window.resume()
         effects: list[Effect] = []
         if full and (audience := self._audience_of(session)):
             effects.append(TellGap(audience, None))
@@ -286,14 +377,48 @@ class Room:
     def _catch_up(self, member: Member, events: Iterable[Event]) -> list[Effect]:
         return [Send(event, (member,), repeated=True) for event in events if self._may_get(event, member)]
 
-    def _hand_out(self, session: SessionKey, records: list[Record]) -> list[Effect]:
+    def _merged(self, member: Member, held: Iterable[Held]) -> list[Event]:
+        """What a member that arrives is to be sent: unproven here, come since, or unproven elsewhere; in order."""
+        known = {record.event.id: record for record in self._arriving.pop(member.id, ()) if record.event}
+        for each in held:
+            if each.event.id in known:
+                known[each.event.id].stamp = max(known[each.event.id].stamp, each.stamp)
+            elif each.event.id not in self.shared.proven_ids:
+                known[each.event.id] = self.shared.relayed(each.event, each.stamp) or Record(
+                    each.event, stamp=each.stamp
+                )
+        # Sorting is stable: what has no place in the stream keeps the order it came in.
+        return [
+            record.event for record in sorted(known.values(), key=lambda record: record.stamp) if record.event
+        ]
+
+    def _lead(self, window: SessionWindow) -> list[Effect]:
+        """The first delivery on a channel says that the broker made this replica the active one."""
+        if self.stream.leading or self._barrier is not None:
+            return []
+        if not self.peers and not self.stream.followed:
+            self.stream.lead()  # nobody can have relayed anything
+            return []
+        window.hold()
+        self._barrier = window.generation
+        return [Barrier(window.generation)]
+
+    def _seeding(self) -> list[Member]:
+        return [device.member for device in self.devices.values() if device.seeding]
+
+    def _hand_out(self, session: SessionKey, records: list[Record], *, relay: bool = True) -> list[Effect]:
         effects: list[Effect] = []
         for record in records:
             if record.event is None:
                 continue
             if session is SHARED:
                 effects += self._end_seeding_that_reached(record.event.id)
-                members = self._shared_audience(record.event)
+                members = self._shared_audience(record)
+                if relay:
+                    record.stamp = self.stream.next()
+                    if self.peers:
+                        record.relaying = True
+                        effects.append(Relay(record.event, record.stamp))
             else:
                 members = self._device_audience(session, record.event)
             if record.redelivered:
@@ -304,9 +429,11 @@ class Room:
                 self.shared.prove([record.event.id])
         return effects
 
-    def _shared_audience(self, event: Event) -> list[Member]:
+    def _shared_audience(self, record: Record) -> list[Member]:
+        assert record.event is not None
+        event = record.event
         for arrived in self._arriving.values():
-            arrived.append(event)
+            arrived.append(record)
         members = [member for member in self._unnamed.values() if self._may_get(event, member)]
         for device in self.devices.values():
             if device.seeding and self._may_get(event, device.member):
@@ -352,7 +479,7 @@ class Room:
         window = self.window(session)
         if window is None:
             return []
-        effects = self._hand_out(session, window.admit())
+        effects: list[Effect] = []
         while (tag := window.settle()) is not None:
             effects.append(Settle(session, window.generation, tag))
             effects += self._hand_out(session, window.admit())

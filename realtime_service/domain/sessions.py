@@ -1,13 +1,42 @@
 """The port between the delivery rules and the broker: a session is one durable queue, consumed until released."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from contracts.ids import DiagnosisId, EventId
+from contracts.replicas import ReplicaMessage
 from realtime_service.domain.event import Event
+
+
+class Depth(NamedTuple):
+    """A queue at a moment."""
+
+    ready: int
+    """Events that wait in it."""
+    consumers: int
+    """Sessions on it, of all replicas; one of them is active."""
+
+
+class Replicas(Protocol):
+    """The other replicas. Every call returns after the broker's confirm, in the order of the calls."""
+
+    name: str
+    """The node queue of this replica."""
+
+    async def tell_room(self, diagnosis: DiagnosisId, message: ReplicaMessage) -> None:
+        """Tell every replica that watches a diagnosis, this one too. Raises PublishError."""
+
+    async def tell(self, node: str, message: ReplicaMessage) -> None:
+        """Tell one replica. Raises PublishError."""
+
+    async def tell_all(self, message: ReplicaMessage) -> None:
+        """Tell every replica, this one too. Raises PublishError."""
 
 
 class SessionListener(Protocol):
     """Told what happens to a session; every call returns at once."""
+
+    def making(self) -> None:
+        """The queue does not exist and is about to be made. Raises Disconnect if it must not be."""
 
     def opened(self, generation: int, ready: int, *, full: bool, made: bool) -> None:
         """A channel is about to consume: `ready` events wait; the queue was `full`; it was `made` just now."""
@@ -32,7 +61,7 @@ class Session(Protocol):
         """Want the session; it opens as soon as there is a broker, and again after every loss."""
 
     async def opened(self) -> None:
-        """Return once it consumes."""
+        """Return once it consumes. Raises Disconnect when its listener would not have the queue made."""
 
     async def release(self) -> None:
         """Stop; what is unsettled is back in the queue, in its place, when this returns."""
@@ -46,8 +75,8 @@ class Session(Protocol):
     def park(self, generation: int, tag: int, reason: str) -> None:
         """Bring a refused delivery to the parking queue, then tell the listener."""
 
-    async def depth(self) -> int:
-        """Events ready in the queue, counted behind every delivery made so far. Raises when it is not open."""
+    async def depth(self) -> Depth:
+        """The queue, behind every delivery made so far. Raises when the session is not open."""
 
 
 class Sessions(Protocol):

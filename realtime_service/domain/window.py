@@ -1,14 +1,15 @@
 """One queue's deliveries between their arrival and their settlement.
 
 Law: a delivery is settled only when it, and every delivery before it, is proven (promises 1 and 2). `multiple=True`
-is legal because the channel has one queue. An event id is handed out once, however often the broker delivers it
+is legal because the channel has one queue. An event id is handed out once, however often the channel delivers it
 (promise 3).
 
     delivered ──► waiting ──► handed out, unproven ──► proven ──► settled (a prefix, in order)
-                  (bytes)      └── channel lost: the broker delivers again; what is known is not handed out again
+                  (bytes)
 
-To be handed out and to be proven are two things: an event may be proven, by a device that has it from its own queue,
-before it is handed out here.
+To be handed out and to be proven are two things. What a device proved, which has it from its own queue, may still have
+to be handed out here. What was handed out on a channel that is gone comes again and, unless it was proven meanwhile, is
+handed out again: `redelivered`, to those who have not been sent it.
 """
 
 from collections import deque
@@ -20,6 +21,7 @@ from typing import Final
 from contracts.ids import EventId
 from realtime_service.domain.event import Event
 from realtime_service.domain.recent import RecentIds
+from realtime_service.domain.relays import NOWHERE, Stamp
 
 WINDOW_EVENTS: Final = 256
 """Unsettled deliveries of a session (AMQP prefetch). A small window loses events to drop-head for a healthy client:
@@ -35,10 +37,14 @@ class Record:
     event: Event | None
     """None: a refused delivery on its way to the parking queue; it holds its place like any other."""
     redelivered: bool = False
-    """The broker says, or this replica knows, that it may have been sent before."""
+    """The broker says, or this window knows, that it may have been sent before: not everybody may need it."""
     proven: bool = False
     deliveries: int = 0
-    """Unsettled deliveries of this event on the current channel."""
+    """Unsettled deliveries of this event: a publisher may have repeated it."""
+    stamp: Stamp = NOWHERE
+    """Its place in the stream between replicas."""
+    relaying: bool = False
+    """Other replicas are being told of it: not to be settled before the broker has that."""
 
     @property
     def size(self) -> int:
@@ -54,7 +60,6 @@ class SessionWindow:
         "_handed_out",
         "_held",
         "_records",
-        "_returning",
         "_unsettled",
         "_waiting",
         "generation",
@@ -67,7 +72,7 @@ class SessionWindow:
         self.generation = 0
         """Counts the channels this session has had; a tag means something only with its generation."""
         self.remaining = 0
-        """Events the queue still held when it was opened and that were not delivered yet."""
+        """Events the queue still held when they were counted last and that were not delivered yet."""
         self.overflowed = False
         """Events may have been dropped before those that wait here; false again once nothing waits."""
         self.proven_ids = RecentIds()
@@ -75,8 +80,8 @@ class SessionWindow:
         self._unsettled: deque[tuple[int, Record]] = deque()  # (delivery tag, record)
         self._waiting: deque[tuple[int, Record]] = deque()
         self._records: dict[EventId, Record] = {}  # handed out and not settled, in order
-        self._handed_out = RecentIds()  # also such as are settled, or left the queue another way
-        self._returning = False  # what was handed out on an earlier channel is being delivered again
+        # The ids of these, and of such as were settled of late or on a channel that is gone.
+        self._handed_out = RecentIds()
         self._bytes = 0
         self._held = False
 
@@ -84,12 +89,8 @@ class SessionWindow:
         """The channel is gone and its tags with it. The broker will deliver again what was not settled."""
         self._unsettled.clear()
         self._waiting.clear()
-        self.remaining = 0
-        for record in self._records.values():
-            record.deliveries = 0
-        for event in [event for event, record in self._records.items() if record.proven]:
-            self._forget(event)  # `proven_ids` knows it
-        self._returning = bool(self._records)
+        self._records.clear()
+        self._bytes = self.remaining = 0
 
     def opened(self, generation: int, ready: int, *, full: bool = False) -> None:
         """A new channel is about to consume; `ready` events wait in the queue, which was `full`."""
@@ -119,8 +120,6 @@ class SessionWindow:
             self.proven_ids.add(event)
             if record := self._records.get(event):
                 record.proven = True
-                if not record.deliveries:
-                    self._forget(event)
 
     def refused(self, tag: int) -> None:
         """The refused delivery `tag` is safe in the parking queue."""
@@ -131,11 +130,12 @@ class SessionWindow:
     def settle(self) -> int | None:
         """Let go of the longest proven prefix: its last tag, or None when there is nothing to settle."""
         last = None
-        while self._unsettled and self._unsettled[0][1].proven:
+        while self._unsettled and self._unsettled[0][1].proven and not self._unsettled[0][1].relaying:
             last, record = self._unsettled.popleft()
             record.deliveries -= 1
             if record.event is not None and not record.deliveries:
-                self._forget(record.event.id)
+                del self._records[record.event.id]
+                self._bytes -= record.size
         if last is not None and self.overflowed and not self.pending:
             self.overflowed = False
         return last
@@ -147,12 +147,11 @@ class SessionWindow:
             tag, record = self._waiting[0]
             if known := self._known(record):
                 record = known
-            else:
-                self._drop_missing()
-                if not self._fits(record):
-                    break
+            elif self._fits(record):
                 self._hand_out(record)
                 handed_out.append(record)
+            else:
+                break
             self._waiting.popleft()
             record.deliveries += 1
             self._unsettled.append((tag, record))
@@ -162,13 +161,28 @@ class SessionWindow:
         """Records that were handed out and that nobody has proven, in order."""
         return [record for record in self._records.values() if not record.proven]
 
+    def relayed(self, event: Event, stamp: Stamp) -> Record | None:
+        """Another replica got an event from this queue: what to hand out; None for one that is known.
+
+        It is not kept: if that replica dies with the event unproven, the broker delivers it to the next.
+        """
+        if self.knows(event.id):
+            return None
+        self._handed_out.add(event.id)
+        return Record(event, stamp=stamp)
+
+    def relay_confirmed(self, event: EventId) -> None:
+        """The broker has what the other replicas are told."""
+        if record := self._records.get(event):
+            record.relaying = False
+
     def had(self, event: EventId) -> None:
-        """The event reached this window's audience another way: it counts as handed out here."""
+        """The event reached this window's audience another way: here, too, it was handed out."""
         self._handed_out.add(event)
 
     def knows(self, event: EventId) -> bool:
         """Whether the event was handed out here, now or of late."""
-        return event in self._records or event in self._handed_out
+        return event in self._handed_out
 
     def holds_back(self, event: EventId) -> bool:
         """Whether the event was delivered and waits to be handed out."""
@@ -214,14 +228,3 @@ class SessionWindow:
         self._handed_out.add(event)
         self._records[event] = record
         self._bytes += record.size
-
-    def _drop_missing(self) -> None:
-        """After a lost channel known events come first; a new one shows that those still missing left the queue."""
-        if self._returning:
-            self._returning = False
-            for event in [event for event, record in self._records.items() if not record.deliveries]:
-                self._forget(event)
-
-    def _forget(self, event: EventId) -> None:
-        if record := self._records.pop(event, None):
-            self._bytes -= record.size

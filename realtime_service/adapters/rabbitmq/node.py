@@ -1,4 +1,4 @@
-"""The queue this replica is spoken to through: eviction notices, and answers from the first-contact door.
+"""The queue this replica is spoken to through: by other replicas, the first-contact door, and of evictions.
 
 One name for the process' life. The queue outlives a lost broker connection, so nothing said meanwhile is lost and no
 room has to bind again; it expires after 60 s without a consumer.
@@ -19,6 +19,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from contracts import topology
 from contracts.ids import DiagnosisId, EventId
+from contracts.replicas import ALL_REPLICAS, MESSAGES, ReplicaMessage
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink, new_channel
@@ -34,6 +35,7 @@ LEAVE_SECONDS: Final = 2.0
 UNBIND_SECONDS: Final = 60.0
 """A client that comes back within this time finds its diagnosis bound still."""
 
+OnMessage = Callable[[ReplicaMessage], None]
 OnEvicted = Callable[[str, EventId], None]
 """Told the queue's name and the dropped event's id."""
 
@@ -41,14 +43,16 @@ OnEvicted = Callable[[str, EventId], None]
 class NodeQueue:
     """Consumes `realtime.node.<uuid>` and binds it for the diagnoses this replica watches."""
 
-    def __init__(self, link: BrokerLink, on_evicted: OnEvicted) -> None:
+    def __init__(self, link: BrokerLink, on_evicted: OnEvicted, on_message: OnMessage) -> None:
         self.name = topology.node_queue(str(uuid.uuid4()))
         self._link = link
         self._on_evicted = on_evicted
+        self._on_replica_message = on_message
         self._watched: set[DiagnosisId] = set()
         self._unwatched: dict[DiagnosisId, float] = {}  # when to unbind, on the loop's clock
         self._bound: set[DiagnosisId] = set()
         self._changed = asyncio.Event()
+        self._progress = asyncio.Event()
         self._binding: asyncio.Task[None] | None = None
         self._channel: AbstractChannel | None = None
         self._consumer = ""
@@ -60,6 +64,7 @@ class NodeQueue:
             self._binding.cancel()
         if not await self._exists(connection):
             self._bound.clear()
+            self._changed.set()
         channel = await new_channel(connection)
         await channel.queue_declare(
             self.name, durable=True, arguments=dict(topology.NODE_ARGUMENTS), timeout=RPC_TIMEOUT_SECONDS
@@ -76,6 +81,11 @@ class NodeQueue:
         self._unwatched.pop(diagnosis, None)
         self._watched.add(diagnosis)
         self._changed.set()
+
+    async def bound(self, diagnosis: DiagnosisId) -> None:
+        """Return once what is said to this diagnosis' replicas reaches this one."""
+        while diagnosis not in self._bound:
+            await self._progress.wait()
 
     def unwatch(self, diagnosis: DiagnosisId) -> None:
         """Hear no more of it, some time from now: clients come back."""
@@ -122,11 +132,14 @@ class NodeQueue:
             with translated():
                 channel = await new_channel(connection)
                 self._link.depend_on(channel, connection)
+                await channel.queue_bind(self.name, topology.NODES, ALL_REPLICAS)
                 while True:
                     self._changed.clear()
                     for diagnosis in self._watched - self._bound:
                         await channel.queue_bind(self.name, topology.NODES, topology.routing_key(diagnosis))
                         self._bound.add(diagnosis)
+                        self._progress.set()
+                        self._progress.clear()
                     for diagnosis in self._due():
                         await channel.queue_unbind(self.name, topology.NODES, topology.routing_key(diagnosis))
                         self._bound.discard(diagnosis)
@@ -151,6 +164,8 @@ class NodeQueue:
                 self._evicted(message)
             elif message.header.properties.message_type == PROVISIONED and not message.exchange:
                 self._provisioned(message.body)
+            elif kind := MESSAGES.get(message.header.properties.message_type or ""):
+                self._on_replica_message(kind.model_validate_json(message.body))
         except Exception as error:
             log.error("node_message_unusable", exc_info=error)
         await message.channel.basic_ack(message.delivery_tag or 0, wait=False)

@@ -32,8 +32,8 @@ from realtime_service.adapters.rabbitmq.reading import (
     origin_of,
     read_event,
 )
-from realtime_service.domain.errors import BrokerUnavailable, EventInvalid, RealtimeError
-from realtime_service.domain.sessions import SessionListener
+from realtime_service.domain.errors import BrokerUnavailable, Disconnect, EventInvalid, RealtimeError
+from realtime_service.domain.sessions import Depth, SessionListener
 from realtime_service.domain.window import WINDOW_EVENTS
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,8 @@ class Source:
     diagnosis: DiagnosisId
     limit: int
     make: MakeQueue
+    before: MakeQueue
+    """What must have happened before it is consumed."""
 
 
 class QueueSession:
@@ -76,6 +78,7 @@ class QueueSession:
         self._wanted = False
         self._opened = asyncio.Event()
         self._released = asyncio.Event()
+        self._refusal: Disconnect | None = None
         self._task: asyncio.Task[None] | None = None
         self._settled = 0
         self._acknowledged = 0
@@ -89,8 +92,10 @@ class QueueSession:
         self._tend()
 
     async def opened(self) -> None:
-        """Return once the session consumes."""
+        """Return once the session consumes. Raises Disconnect when its queue must not be made."""
         await self._opened.wait()
+        if self._refusal is not None:
+            raise self._refusal
 
     async def release(self) -> None:
         """Close the channel: what is unsettled is back in the queue, in its place, when this returns."""
@@ -121,14 +126,14 @@ class QueueSession:
         if generation == self._generation and message is not None:
             self._parking.park(message, reason, lambda: self._listener.parked(generation, tag))
 
-    async def depth(self) -> int:
-        """Events ready in the queue, counted behind every delivery made so far. Raises when there is no channel."""
+    async def depth(self) -> Depth:
+        """What is ready in the queue and who consumes it, behind every delivery made so far. Raises when not open."""
         if self._channel is None:
             raise ConnectionError("the session is not open")
         answer = await self._channel.queue_declare(
             self._source.queue, passive=True, timeout=RPC_TIMEOUT_SECONDS
         )
-        return answer.message_count or 0
+        return Depth(answer.message_count or 0, answer.consumer_count or 0)
 
     # Opening
 
@@ -154,20 +159,31 @@ class QueueSession:
                     log.warning("session_not_opened", reason=str(error))
                 elif not made and (made := await self._make()):
                     pause = 0
+            except Exception:
+                log.exception("session_not_opened")
             await self._close_channel()
+            if self._refusal is not None:
+                self._opened.set()
+                return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._released.wait(), pause)
 
     async def _make(self) -> bool:
         try:
+            self._listener.making()
             with translated():
                 await self._source.make()
+        except Disconnect as refusal:
+            self._refusal = refusal
+            self._wanted = False
+            return False
         except (RealtimeError, TimeoutError) as error:
             log.warning("queue_not_made", reason=str(error) or "no answer in time")
             return False
         return True
 
     async def _consume(self, *, made: bool) -> None:
+        await self._source.before()
         channel = await self._link.channel()
         self._channel = channel
         await channel.basic_qos(prefetch_count=WINDOW_EVENTS, timeout=RPC_TIMEOUT_SECONDS)

@@ -51,13 +51,21 @@ class RabbitSessions:
     def shared(self, diagnosis: DiagnosisId, listener: SessionListener) -> QueueSession:
         """The session on a diagnosis' shared queue."""
         queue = topology.shared_queue(diagnosis)
-        source = Source(queue, diagnosis, self._limit, lambda: self._ask_for_queue(diagnosis))
+        source = Source(
+            queue,
+            diagnosis,
+            self._limit,
+            make=lambda: self._ask_for_queue(diagnosis),
+            before=lambda: self._node.bound(diagnosis),
+        )
         return self._session(source, listener)
 
     def device(self, diagnosis: DiagnosisId, key: str, listener: SessionListener) -> QueueSession:
         """The session on a device's queue."""
         queue = topology.device_queue(diagnosis, key)
-        source = Source(queue, diagnosis, self._limit, lambda: self._make_device_queue(diagnosis, queue))
+        source = Source(
+            queue, diagnosis, self._limit, lambda: self._make_device_queue(diagnosis, queue), _at_once
+        )
         return self._session(source, listener)
 
     def watch(self, diagnosis: DiagnosisId) -> None:
@@ -106,3 +114,7 @@ class RabbitSessions:
             if not isinstance(error.__cause__, ChannelPreconditionFailed):
                 raise
             log.warning("queue_has_other_arguments", queue=queue)
+
+
+async def _at_once() -> None:
+    """Nothing is needed before."""

@@ -1,0 +1,136 @@
+"""What replicas of this service tell each other through `realtime.nodes`.
+
+Part of the wire: during a rolling upgrade replicas of two versions speak it. Unknown fields and kinds are ignored.
+A message is JSON; AMQP `type` names its kind, and `sender` is the node queue an answer goes to.
+"""
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
+
+ALL_REPLICAS: Final = "replicas"
+"""Routing key that every node queue is bound with."""
+
+
+class Kind(StrEnum):
+    """AMQP `type` of a message between replicas."""
+
+    ASK = "ask"
+    ANSWER = "answer"
+    RELAY = "relay"
+    BYE = "bye"
+    TAKE_OVER = "take_over"
+    PRESENCE = "presence"
+    CENSUS_ASK = "census_ask"
+    CENSUS = "census"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    sender: str
+    """The node queue of the replica that speaks."""
+
+
+class RelayedEvent(BaseModel):
+    """An event as clients get it, with its place in the stream of the replica that consumed it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    event_id: EventId
+    message: str
+    """The client's message, JSON text."""
+    user_id: UserId | None = None
+    exclude_connection_id: ConnectionId | None = None
+    epoch: int
+    """Counts the replicas that were active for the diagnosis, one after the other."""
+    sequence: int
+    """Counts the events within the epoch."""
+
+
+class Ask(_Message):
+    """Somebody joins here: what do you hold that nobody has proven? Everybody with the room answers."""
+
+    kind: Literal[Kind.ASK] = Kind.ASK
+    diagnosis_id: DiagnosisId
+    ask_id: str
+
+
+class Answer(_Message):
+    """A replica's unproven events. What it relays after this comes behind it."""
+
+    kind: Literal[Kind.ANSWER] = Kind.ANSWER
+    diagnosis_id: DiagnosisId
+    ask_id: str
+    epoch: int
+    """The highest epoch the replica knows."""
+    sequence: int
+    """The last sequence number it sent or saw in that epoch."""
+    events: tuple[RelayedEvent, ...]
+
+
+class Relay(_Message):
+    """The active replica got an event from the shared queue."""
+
+    kind: Literal[Kind.RELAY] = Kind.RELAY
+    diagnosis_id: DiagnosisId
+    event: RelayedEvent
+
+
+class Bye(_Message):
+    """The last client of the diagnosis left this replica."""
+
+    kind: Literal[Kind.BYE] = Kind.BYE
+    diagnosis_id: DiagnosisId
+
+
+class TakeOver(_Message):
+    """A device connected here; an older connection of it elsewhere yields."""
+
+    kind: Literal[Kind.TAKE_OVER] = Kind.TAKE_OVER
+    diagnosis_id: DiagnosisId
+    device_key: str
+    connection_id: ConnectionId
+    connected_at: float
+    """Unix seconds; the connection id breaks a tie."""
+
+
+class Presence(_Message):
+    """I am here. Said every few seconds, and once more when leaving."""
+
+    kind: Literal[Kind.PRESENCE] = Kind.PRESENCE
+    replica: str
+    leaving: bool = False
+
+
+class CensusAsk(_Message):
+    """How many connections do you have?"""
+
+    kind: Literal[Kind.CENSUS_ASK] = Kind.CENSUS_ASK
+    ask_id: str
+
+
+class Census(_Message):
+    """A replica's connections and what it holds unsettled, by diagnosis."""
+
+    kind: Literal[Kind.CENSUS] = Kind.CENSUS
+    ask_id: str
+    replica: str
+    connections: dict[DiagnosisId, int]
+    unsettled: dict[DiagnosisId, int]
+
+
+ReplicaMessage = Ask | Answer | Relay | Bye | TakeOver | Presence | CensusAsk | Census
+MESSAGES: Final[dict[str, type[ReplicaMessage]]] = {
+    Kind.ASK: Ask,
+    Kind.ANSWER: Answer,
+    Kind.RELAY: Relay,
+    Kind.BYE: Bye,
+    Kind.TAKE_OVER: TakeOver,
+    Kind.PRESENCE: Presence,
+    Kind.CENSUS_ASK: CensusAsk,
+    Kind.CENSUS: Census,
+}

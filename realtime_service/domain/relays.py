@@ -1,0 +1,79 @@
+"""The stream of a room's events between replicas: who leads it, where it stands, what it left out.
+
+Every replica with clients of a diagnosis consumes its shared queue; the broker activates one of them, which relays
+each event to the others. Law: relays carry (epoch, sequence). A replica that becomes active takes the highest epoch it
+knows, plus one; what comes from a lower one is ignored: a replica that was frozen and wakes up is a ghost. A hole in
+the sequence is a gap for this replica's unnamed clients.
+"""
+
+from enum import Enum
+from typing import Final, NamedTuple
+
+
+class Stamp(NamedTuple):
+    """A place in the stream; they sort in the order of the stream."""
+
+    epoch: int
+    sequence: int
+
+
+NOWHERE: Final = Stamp(0, 0)
+"""Before the first event."""
+
+
+class Verdict(Enum):
+    """What a relay is to this replica."""
+
+    NEXT = "next"
+    HOLE = "hole"
+    """It is the next, and something before it is missing."""
+    OLD = "old"
+    """A ghost, or a repetition."""
+
+
+class RelayStream:
+    """Where a room stands in the stream."""
+
+    __slots__ = ("_at", "followed", "leading")
+
+    def __init__(self) -> None:
+        self._at = NOWHERE
+        self.leading = False
+        """This replica is the active one."""
+        self.followed = False
+        """Another replica has been heard of."""
+
+    @property
+    def at(self) -> Stamp:
+        """The last place known."""
+        return self._at
+
+    def lead(self) -> None:
+        """The broker made this replica the active one."""
+        self._at = Stamp(self._at.epoch + 1, 0)
+        self.leading = True
+
+    def next(self) -> Stamp:
+        """The place of the next event of this, the active replica."""
+        self._at = Stamp(self._at.epoch, self._at.sequence + 1)
+        return self._at
+
+    def follow(self, stamp: Stamp) -> Verdict:
+        """Another replica relays the event at `stamp`."""
+        before = self._at
+        self.followed = True
+        if stamp <= before or (self.leading and stamp.epoch == before.epoch):
+            return Verdict.OLD
+        self._at = stamp
+        self.leading = False
+        if before == NOWHERE:
+            return Verdict.NEXT  # nothing was seen yet: newcomers ask for what was before
+        expected = before.sequence + 1 if stamp.epoch == before.epoch else 1
+        return Verdict.NEXT if stamp.sequence == expected else Verdict.HOLE
+
+    def catch_up(self, stamp: Stamp) -> None:
+        """Another replica says where it stands; what is before that comes with its answer."""
+        self.followed = True
+        if stamp > self._at and not (self.leading and stamp.epoch == self._at.epoch):
+            self._at = stamp
+            self.leading = False
