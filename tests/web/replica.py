@@ -174,13 +174,14 @@ class Replica:
     def __init__(self, service: Service, diagnoses: Diagnoses, amqp: Amqp, events: EventPublisher) -> None:
         self.service = service
         self.port = service.port
+        self.address = f"127.0.0.1:{service.port}"
         self.diagnoses = diagnoses
         self.amqp = amqp
         self.events = events
 
     def url(self, diagnosis: object, **query: str) -> str:
         """Where a client watches."""
-        return f"ws://127.0.0.1:{self.port}{self.path(diagnosis, **query)}"
+        return f"ws://{self.address}{self.path(diagnosis, **query)}"
 
     @staticmethod
     def path(diagnosis: object, **query: str) -> str:
@@ -200,7 +201,7 @@ class Replica:
         headers = {"Authorization": f"Bearer {token(scopes=['operator'])}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
-            session.get(f"http://127.0.0.1:{self.port}/ws/status") as answer,
+            session.get(f"http://{self.address}/ws/status") as answer,
         ):
             assert answer.status == 200
             return await answer.json()
