@@ -188,7 +188,9 @@ class Socket:
     """An accepted WebSocket: raw frames out, numbered PINGs, one close handshake with an end."""
 
     def __init__(self, ws: web.WebSocketResponse, request: web.Request, max_unsent_bytes: int) -> None:
-        assert request.transport is not None
+        """Raises ConnectionResetError when the client is gone already."""
+        if request.transport is None:
+            raise ConnectionResetError
         self.ws = ws
         self.ended = False
         self._transport = request.transport

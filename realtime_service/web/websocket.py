@@ -57,6 +57,8 @@ from realtime_service.web.timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
 
+CLIENT_GONE: Final = 499
+"""For the access log: the client left during the handshake (nginx's number; nobody reads the answer)."""
 ENDINGS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
@@ -92,8 +94,11 @@ class WebSocketRoute:
             max_msg_size=MAX_AUTH_FRAME_BYTES + 1,  # aiohttp 3.14 refuses what has just that size
             timeout=CLOSE_SECONDS,
         )
-        await ws.prepare(request)
-        socket = Socket(ws, request, self._settings.max_unsent_bytes)
+        try:
+            await ws.prepare(request)
+            socket = Socket(ws, request, self._settings.max_unsent_bytes)
+        except ConnectionResetError:
+            return web.Response(status=CLIENT_GONE)
         self._open += 1
         try:
             await self._serve(request, socket)

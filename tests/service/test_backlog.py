@@ -1,5 +1,6 @@
 """What waits while nobody is there: the newest hundred, in order, and the truth about the rest."""
 
+import asyncio
 from typing import Final
 
 from tests.service.harness.checker import Audience
@@ -9,6 +10,8 @@ from tests.service.harness.world import World, verdict
 
 LIMIT: Final = 100
 PUBLISHED: Final = 150
+BURST: Final = 500
+"""More than a window (256) and a queue (100) hold."""
 
 
 async def assert_gets_the_newest(client: LocalClient, url: str, first: int, *, gap: bool) -> None:
@@ -69,3 +72,34 @@ async def test_a_backlog_below_the_limit_is_whole_and_says_so(world: World) -> N
     assert connection.welcome
     assert connection.welcome["gap"] is False
     assert connection.numbers == list(range(1, LIMIT))
+
+
+async def test_a_burst_that_overruns_a_slow_client_is_announced_by_the_number_of_the_lost(
+    world: World,
+) -> None:
+    diagnosis = world.diagnosis()
+    recorder = await world.recorder()
+    client = world.local_client("slow", ack=True)
+    connection = await client.connect(world.url(diagnosis, receipts="ack"))
+    await until(lambda: client.is_welcome, "it is welcome")
+    client.answers = False
+
+    async def acknowledge(number: int) -> None:
+        await until(lambda: len(connection.events) >= number, "the event arrives")
+        await client.say(type="ack", event_id=connection.events[number - 1].event_id)
+        connection.proven = number
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(recorder.publish(diagnosis, BURST))
+        for number in range(1, 6):  # slow, not dead
+            await asyncio.sleep(0.2)
+            await acknowledge(number)
+    client.answers = True
+    await acknowledge(len(connection.events))
+
+    await until(lambda: BURST in connection.numbers, "the newest arrives")
+    found = await verdict(recorder, diagnosis, [Audience("the client", [client])])
+    assert not found.faults
+    assert len(found.dropped["the client"]) == sum(gap or 0 for gap in connection.gaps)
+    assert None not in connection.gaps
+    assert connection.is_open

@@ -142,6 +142,15 @@ class World:
             text = await answer.text()
             return Answer(answer.status, answer.headers, json.loads(text), time.monotonic() - since)
 
+    async def metrics(self) -> str:
+        """What the replica counts, as Prometheus reads it."""
+        assert self.replica is not None
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{self.replica.address}/metrics") as answer,
+        ):
+            return await answer.text()
+
     def delete(self, queue: str) -> None:
         """Delete a queue, as an operator does."""
         with closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
