@@ -1,0 +1,199 @@
+"""domain.receipts: what a PONG proves, what an acknowledgement proves, and when a PING is due."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.ids import EventId
+from contracts.messages import ReceiptMode
+from realtime_service.domain.receipts import PING_EVERY_BYTES, Receipts
+
+A, B, C, D = (EventId(name) for name in "abcd")
+
+
+def sent(mode: ReceiptMode, *events: EventId, size: int = 100) -> Receipts:
+    receipts = Receipts(mode)
+    for event in events:
+        receipts.sent(event, size)
+    return receipts
+
+
+def test_a_pong_proves_everything_written_before_its_ping_in_the_order_sent() -> None:
+    receipts = sent("pong", A, B, C)
+    assert receipts.pong(receipts.ping()) == [A, B, C]
+
+
+def test_a_pong_proves_nothing_written_behind_its_ping() -> None:
+    receipts = sent("pong", A)
+    number = receipts.ping()
+    receipts.sent(B, 100)
+    assert receipts.pong(number) == [A]
+    assert B in receipts
+
+
+def test_bytes_written_prove_nothing() -> None:
+    receipts = sent("pong", A)
+    receipts.ping()
+    assert receipts.unproven == 1
+    assert A in receipts
+    assert B not in receipts
+
+
+def test_a_pong_also_proves_what_earlier_pings_covered() -> None:
+    """RFC 6455 §5.5.3: a client may answer only the latest of several PINGs."""
+    receipts = sent("pong", A)
+    receipts.ping()
+    receipts.sent(B, 100)
+    assert receipts.pong(receipts.ping()) == [A, B]
+
+
+def test_the_pong_of_a_ping_that_was_answered_already_proves_nothing() -> None:
+    receipts = sent("pong", A)
+    number = receipts.ping()
+    receipts.pong(number)
+    receipts.sent(B, 100)
+    assert receipts.pong(number) == []
+
+
+def test_the_pong_of_a_ping_older_than_one_answered_proves_nothing() -> None:
+    receipts = sent("pong", A)
+    older = receipts.ping()
+    receipts.pong(receipts.ping())
+    receipts.sent(B, 100)
+    assert receipts.pong(older) == []
+
+
+@pytest.mark.parametrize("forged", [-1, 0, 2, 10**18])
+def test_a_pong_for_a_ping_that_was_never_sent_proves_nothing(forged: int) -> None:
+    receipts = sent("pong", A)
+    receipts.ping()
+    assert receipts.pong(forged) == []
+    assert receipts.waiting
+
+
+def test_no_ping_is_due_while_more_follows_in_the_same_write() -> None:
+    assert sent("pong", A).ping_due(more_follows=True) is None
+
+
+def test_a_ping_is_due_at_the_end_of_a_write_when_none_is_outstanding() -> None:
+    assert sent("pong", A).ping_due(more_follows=False) == 1
+
+
+def test_no_second_ping_is_due_while_one_is_outstanding() -> None:
+    receipts = sent("pong", A)
+    receipts.ping_due(more_follows=False)
+    receipts.sent(B, 100)
+    assert receipts.ping_due(more_follows=False) is None
+
+
+def test_what_was_sent_meanwhile_calls_for_a_ping_once_the_pong_came() -> None:
+    receipts = sent("pong", A)
+    receipts.pong(receipts.ping())
+    receipts.sent(B, 100)
+    assert receipts.ping_due(more_follows=False) == 2
+
+
+def test_no_ping_is_due_when_all_that_was_sent_is_covered() -> None:
+    receipts = sent("pong", A)
+    receipts.ping()
+    assert receipts.ping_due(more_follows=False) is None
+    receipts.pong(1)
+    assert receipts.ping_due(more_follows=False) is None
+
+
+def test_a_burst_is_pinged_every_16_kib_also_while_pings_are_outstanding() -> None:
+    receipts = Receipts("pong")
+    due = []
+    for number in range(8):
+        receipts.sent(EventId(str(number)), PING_EVERY_BYTES // 2)
+        due.append(receipts.ping_due(more_follows=True))
+    assert due == [None, 1, None, 2, None, 3, None, 4]
+
+
+def test_every_ping_starts_the_count_of_bytes_anew() -> None:
+    receipts = sent("pong", A, size=PING_EVERY_BYTES - 1)
+    receipts.ping()
+    receipts.sent(B, PING_EVERY_BYTES - 1)
+    assert receipts.ping_due(more_follows=True) is None
+    receipts.sent(C, 1)
+    assert receipts.ping_due(more_follows=True) == 2
+
+
+def test_a_client_owes_until_everything_is_proven() -> None:
+    receipts = sent("pong", A)
+    assert receipts.waiting
+    receipts.pong(receipts.ping())
+    assert not receipts.waiting
+
+
+@pytest.mark.parametrize("mode", ["pong", "ack"])
+def test_a_client_owes_the_pong_of_a_heartbeat(mode: ReceiptMode) -> None:
+    receipts = Receipts(mode)
+    number = receipts.ping()
+    assert receipts.waiting
+    assert receipts.pong(number) == []
+    assert not receipts.waiting
+
+
+def test_an_acknowledgement_proves_the_event_and_all_before_it() -> None:
+    receipts = sent("ack", A, B, C)
+    assert receipts.ack(B) == [A, B]
+    assert receipts.unproven == 1
+
+
+def test_the_acknowledgement_of_an_unknown_event_proves_nothing() -> None:
+    receipts = sent("ack", A, B)
+    assert receipts.ack(C) == []
+    assert receipts.unproven == 2
+
+
+def test_an_event_is_acknowledged_once() -> None:
+    receipts = sent("ack", A, B)
+    receipts.ack(A)
+    assert receipts.ack(A) == []
+    assert B in receipts
+
+
+def test_a_pong_proves_no_event_to_a_server_that_was_asked_for_acknowledgements() -> None:
+    receipts = sent("ack", A)
+    assert receipts.pong(receipts.ping()) == []
+    assert A in receipts
+
+
+def test_no_ping_is_due_for_the_events_of_a_client_that_acknowledges() -> None:
+    receipts = sent("ack", A, size=PING_EVERY_BYTES)
+    assert receipts.ping_due(more_follows=False) is None
+
+
+def test_an_acknowledgement_proves_nothing_to_a_server_that_counts_pongs() -> None:
+    assert sent("pong", A).ack(A) == []
+
+
+def test_where_no_proof_can_be_had_what_was_written_is_taken_as_received() -> None:
+    receipts = sent("none", A, B)
+    assert receipts.ping_due(more_follows=False) is None
+    assert receipts.assume() == [A, B]
+    assert not receipts.waiting
+
+
+@given(st.lists(st.sampled_from(["send", "ping", "pong", "skip"]), max_size=60))
+def test_events_are_proven_once_in_order_and_never_before_their_ping_was_answered(steps: list[str]) -> None:
+    receipts = Receipts("pong")
+    written: list[EventId] = []
+    proven: list[EventId] = []
+    covered: dict[int, int] = {}
+    asked: list[int] = []
+    for step in steps:
+        if step == "send":
+            written.append(EventId(str(len(written))))
+            receipts.sent(written[-1], 1)
+        elif step == "ping":
+            asked.append(receipts.ping())
+            covered[asked[-1]] = len(written)
+        elif asked:
+            number = asked.pop(0) if step == "pong" else asked[-1]
+            proven += receipts.pong(number)
+            assert proven == written[: max(covered[number], len(proven))]
+            assert len(proven) >= covered[number]
+    assert proven == written[: len(proven)]
+    assert receipts.unproven == len(written) - len(proven)
