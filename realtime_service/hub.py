@@ -92,10 +92,11 @@ class _Place:
         self._hub.perform(self, effects)
 
     def yield_device(self, key: str, newer: tuple[float, str]) -> None:
-        """End older connections of a device."""
+        """End older connections of a device than `newer`: (connect time, connection id)."""
         for connection in list(self.connections.values()):
-            if connection.member.device == key and (connection.connected_at, connection.member.id) < newer:
-                log.info("connection_replaced", connection=connection.member.id)
+            at, member = connection.connected_at, connection.member
+            if member.device == key and member.id != newer[1] and (at, member.id) < newer:
+                log.info("connection_replaced", connection=member.id)
                 connection.end(CloseCode.REPLACED)
                 self._hub.leave(connection)
 
@@ -319,10 +320,10 @@ class Hub:
             place.shared.open()
             self.on_room(diagnosis)
             self.sessions.watch(diagnosis)
-        if member.device is not None:
-            place.yield_device(member.device, (math.inf, ""))
-        place.connections[member.id] = connection
+        place.connections[member.id] = connection  # before an older one leaves, which would close the room
         self.metrics.connections.inc()
+        if member.device is not None:
+            place.yield_device(member.device, (math.inf, member.id))
         ask = not place.counted or bool(place.room.peers)
         self.perform(place, place.room.join(member, ask=ask))
         return place, ask

@@ -37,7 +37,14 @@ class Client:
     @classmethod
     async def open(cls, url: str, **arguments: Any) -> Self:
         """Connect; `arguments` are those of `websockets.connect`."""
-        chosen = {"ping_interval": None, "close_timeout": 2, "proxy": None, "max_size": None, **arguments}
+        chosen = {
+            "ping_interval": None,
+            "close_timeout": 2,
+            "proxy": None,
+            "max_size": None,
+            "max_queue": None,
+            **arguments,
+        }
         return cls(await connect(url, **chosen))
 
     async def frame(self) -> Any:

@@ -20,7 +20,7 @@ import pika
 import pika.exceptions
 
 from contracts import topology
-from contracts.ids import ClientId, UserId
+from contracts.ids import ClientId, DiagnosisId, UserId
 from realtime_service.adapters.tokens import sign_token
 from realtime_service.event_publisher import EventPublisher
 from realtime_service.service import Service, running
@@ -268,8 +268,10 @@ async def replica_of(
         "amqp_url": amqp.url,
         "jwt_secret": SECRET,
         "drain_seconds": 0,
+        "new_devices_per_day": 10_000,
+        **settings,
     }
-    async with running(Settings(**{**chosen, **settings})) as service:
+    async with running(Settings(**chosen)) as service:
         yield Replica(service, diagnoses, amqp, events)
 
 
@@ -280,8 +282,5 @@ def feedback_body(diagnosis: int, number: int = 1, **changed: Any) -> dict[str, 
 
 def device_queue(diagnosis: int, client_id: str, user: int = OWNER) -> str:
     """The queue of one of a user's devices."""
-    return topology.device_queue(_id(diagnosis), topology.device_key(UserId(user), ClientId(client_id)))
-
-
-def _id(diagnosis: int) -> Any:
-    return diagnosis
+    key = topology.device_key(UserId(user), ClientId(client_id))
+    return topology.device_queue(DiagnosisId(diagnosis), key)
