@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.25
 """How late a deadline may be noticed."""
+SPARE_EXPIRIES: Final = 1000
+"""Expiries of connections that ended which may be kept, beside one for each connection."""
 
 
 class Timed(Protocol):
@@ -36,8 +38,10 @@ class Timekeeper:
         self._heartbeat = heartbeat_seconds
         self._owing: dict[Timed, float] = {}
         self._quiet: dict[Timed, float] = {}
-        self._expiring: list[tuple[float, int, Timed]] = []
-        self._tie = count()
+        self._expiring: list[tuple[float, int]] = []  # a heap; numbers without a connection are passed over
+        self._numbers = count()
+        self._number_of: dict[Timed, int] = {}
+        self._numbered: dict[int, Timed] = {}
 
     def owes(self, connection: Timed) -> None:
         """The connection made progress, or began to owe a proof: its time starts now."""
@@ -59,27 +63,46 @@ class Timekeeper:
         self._quiet[connection] = asyncio.get_running_loop().time() + self._heartbeat
 
     def expires(self, connection: Timed, at: float) -> None:
-        """The connection's token expires at `at`, Unix seconds."""
-        heapq.heappush(self._expiring, (at, next(self._tie), connection))
+        """The connection's token expires at `at`, Unix seconds; what was said before does not count any more."""
+        self._forget_expiry(connection)
+        number = self._number_of[connection] = next(self._numbers)
+        self._numbered[number] = connection
+        heapq.heappush(self._expiring, (at, number))
 
     def forget(self, connection: Timed) -> None:
         """The connection ended."""
         self._owing.pop(connection, None)
         self._quiet.pop(connection, None)
+        self._forget_expiry(connection)
 
     async def run(self) -> None:
-        """Look at what is due, for ever."""
+        """Look at what is due, for ever; after this process stood still, only once it has heard what came meanwhile."""
+        loop = asyncio.get_running_loop()
+        late = False
         while True:
+            began = loop.time()
             await asyncio.sleep(TICK_SECONDS)
-            self.look(asyncio.get_running_loop().time(), time.time())
+            late = not late and loop.time() - began > 2 * TICK_SECONDS
+            if not late:
+                self.look(loop.time(), time.time())
 
     def look(self, now: float, wall: float) -> None:
         """Tell every connection whose deadline has come. `now` on the loop's clock, `wall` in Unix seconds."""
         self._due(self._owing, now, lambda connection: connection.receipt_overdue())
         self._due(self._quiet, now, lambda connection: connection.heartbeat_due())
         while self._expiring and self._expiring[0][0] <= wall:
-            at, _, connection = heapq.heappop(self._expiring)
-            connection.token_expired(at)
+            at, number = heapq.heappop(self._expiring)
+            if connection := self._numbered.pop(number, None):
+                del self._number_of[connection]
+                connection.token_expired(at)
+
+    def _forget_expiry(self, connection: Timed) -> None:
+        """A token may be good for years, and its connections come and go: they are not kept for as long."""
+        if (number := self._number_of.pop(connection, None)) is not None:
+            del self._numbered[number]
+            if len(self._expiring) > 2 * len(self._numbered) + SPARE_EXPIRIES:
+                self._expiring = [entry for entry in self._expiring if entry[1] in self._numbered]
+                heapq.heapify(self._expiring)
 
     @staticmethod
     def _due(deadlines: dict[Timed, float], now: float, tell: Callable[[Timed], None]) -> None:
