@@ -62,16 +62,9 @@ class BrokerLink:
         """Whether there is a connection that is prepared."""
         return self._up.is_set()
 
-    async def wait_up(self, *, unless: asyncio.Event) -> bool:
-        """Return True as soon as there is a connection that is prepared, or False as soon as `unless` is set."""
-        if not self._up.is_set():
-            waiting = [asyncio.create_task(event.wait()) for event in (self._up, unless)]
-            try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in waiting:
-                    task.cancel()
-        return not unless.is_set()
+    async def wait_up(self) -> None:
+        """Return as soon as there is a connection that is prepared."""
+        await self._up.wait()
 
     async def channel(self) -> AbstractChannel:
         """A new channel without publisher confirms. Raises BrokerUnavailable."""

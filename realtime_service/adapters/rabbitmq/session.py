@@ -9,7 +9,7 @@ A task runs only while a session changes its state; one that is open or closed c
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -145,7 +145,7 @@ class QueueSession:
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         made = False
         while self._wanted:
-            if not await self._link.wait_up(unless=self._released):
+            if not await self._unless_released(self._before_opening()):
                 return
             pause = next(pauses)
             try:
@@ -168,6 +168,20 @@ class QueueSession:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._released.wait(), pause)
 
+    async def _before_opening(self) -> None:
+        await self._link.wait_up()
+        await self._source.before()
+
+    async def _unless_released(self, wait: Coroutine[None, None, None]) -> bool:
+        """Wait for something that may take for ever. False: the session was released meanwhile."""
+        waiting = [asyncio.create_task(wait), asyncio.create_task(self._released.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        return not self._released.is_set()
+
     async def _make(self) -> bool:
         try:
             self._listener.making()
@@ -183,7 +197,6 @@ class QueueSession:
         return True
 
     async def _consume(self, *, made: bool) -> None:
-        await self._source.before()
         channel = await self._link.channel()
         self._channel = channel
         await channel.basic_qos(prefetch_count=WINDOW_EVENTS, timeout=RPC_TIMEOUT_SECONDS)
