@@ -13,7 +13,8 @@ def read(data: bytes) -> tuple[Opcode, bytes, bool]:
     opcode, payload, finished = None, b"", False
     for frame in protocol.received_frames():
         opcode = opcode or frame.opcode
-        payload += frame.payload.encode() if isinstance(frame.payload, str) else bytes(frame.payload)
+        assert not isinstance(frame.payload, tuple)
+        payload += frame.payload.encode() if isinstance(frame.payload, str) else frame.payload
         finished = frame.message_finished
     assert opcode is not None
     return opcode, payload, finished

@@ -25,7 +25,7 @@ from realtime_service.adapters.tokens import sign_token
 from realtime_service.event_publisher import EventPublisher
 from realtime_service.service import Service, running
 from realtime_service.settings import Settings
-from tests.service.harness.waiting import until_true
+from tests.service.harness.waiting import until, until_true
 from tests.web.clients import Client, RawClient
 
 SECRET: Final = "of the tests alone, and long enough for HS256"
@@ -213,6 +213,16 @@ class Replica:
             return str(diagnosis) not in (await self.status())["queued_messages_by_diagnosis"]
 
         await until_true(nothing, "nothing waits any more")
+
+    async def gone(self, diagnosis: int) -> None:
+        """Wait until nobody is connected to a diagnosis."""
+        count = self.service.manager.get_connection_count
+        await until(lambda: not count(diagnosis), "nobody is connected")
+
+    async def empty(self) -> None:
+        """Wait until nobody is connected at all."""
+        info = self.service.manager.get_all_connections_info
+        await until(lambda: not info()["total_connections"], "nobody is connected")
 
 
 class Visitors:
