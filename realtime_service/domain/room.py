@@ -379,7 +379,10 @@ class Room:
 
     def _merged(self, member: Member, held: Iterable[Held]) -> list[Event]:
         """What a member that arrives is to be sent: unproven here, come since, or unproven elsewhere; in order."""
-        known = {record.event.id: record for record in self._arriving.pop(member.id, ()) if record.event}
+        known: dict[EventId, Record] = {}
+        for record in self._arriving.pop(member.id, ()):
+            if record.event:  # what a lost channel returned has a later place, too: the first one counts
+                known.setdefault(record.event.id, record)
         for each in held:
             if each.event.id in known:
                 known[each.event.id].stamp = max(known[each.event.id].stamp, each.stamp)

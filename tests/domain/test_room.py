@@ -552,6 +552,17 @@ def test_what_passed_twice_while_a_devices_queue_was_made_is_sent_once(hub: Hub)
     assert hub.sent[phone] == ["a"]
 
 
+def test_what_passed_while_a_devices_queue_was_made_keeps_its_order_over_a_lost_channel(hub: Hub) -> None:
+    hub.join("anna")
+    hub.deliver("a", "b")
+    phone = hub.enter("phone")
+    hub.reopen(SHARED, 2)
+    hub.deliver("a", redelivered=True)
+    hub.open_device(phone, new=True)
+    hub.deliver("b", redelivered=True)
+    assert hub.sent[phone] == ["a", "b"]
+
+
 def test_a_new_devices_own_queue_comes_first_where_the_shared_queue_dropped_something(hub: Hub) -> None:
     phone = hub.join_device("phone", new=True)
     hub.deliver("b", "c", to="phone")
