@@ -193,7 +193,8 @@ async def test_status_endpoint(replica: Replica, visitors: Visitors) -> None:
     await replica.feedback(waiting, 1, 2)
 
     async def listed() -> bool:
-        return (await replica.status())["queued_messages_by_diagnosis"].get(str(waiting)) == 2
+        queued: dict[str, int] = (await replica.status())["queued_messages_by_diagnosis"]
+        return queued.get(str(waiting)) == 2
 
     await until_true(listed, "the waiting events are listed")
     report = await replica.status()
