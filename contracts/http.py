@@ -37,13 +37,16 @@ class StatusReport(_Model):
     total_diagnoses: int
     """Diagnoses with at least one connection."""
     total_connections: int
-    """Open WebSockets."""
+    """Open WebSockets, on all replicas that answered."""
     connections_by_diagnosis: dict[str, int]
-    """Open WebSockets of each diagnosis that has one."""
+    """Open WebSockets of each diagnosis that has one, on all replicas that answered."""
     queued_messages_by_diagnosis: dict[str, int]
     """Every diagnosis with waiting events, also those nobody is connected to."""
     truncated: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
-    """True: without a management API only diagnoses this cluster has seen could be asked for."""
+    """True: what waits may be incomplete. Without a management API only diagnoses that the replica that answers has
+    seen could be asked for; or the broker, or a replica that holds some, did not answer."""
+    silent_replicas: Annotated[list[str], Field(exclude_if=lambda value: not value)] = []
+    """Replicas that did not answer in time: what they have is in no number. Left out when all answered."""
 
 
 class Health(_Model):

@@ -16,7 +16,7 @@ from yarl import URL
 
 from contracts import topology
 from contracts.close_codes import CloseCode
-from contracts.ids import DiagnosisId
+from contracts.replicas import ReplicaMessage
 from realtime_service.adapters.database import OwnershipDatabase
 from realtime_service.adapters.management import ManagementApi
 from realtime_service.adapters.rabbitmq.backlogs import QueueBacklogs
@@ -30,6 +30,7 @@ from realtime_service.adapters.rabbitmq.replicas import RabbitReplicas
 from realtime_service.adapters.rabbitmq.sessions import RabbitSessions
 from realtime_service.adapters.rabbitmq.topology import declare_topology
 from realtime_service.adapters.tokens import TokenRules, open_verifier
+from realtime_service.cluster import CENSUS_MESSAGES, Cluster
 from realtime_service.connection_manager import ConnectionManager, set_running
 from realtime_service.domain.errors import DatabaseUnavailable
 from realtime_service.domain.ports import Ownership, Verifier
@@ -108,21 +109,6 @@ class _Readiness:
         }
 
 
-class _Waiting:
-    """Ready events of the queues, and those that were handed out here and nobody has proven."""
-
-    def __init__(self, backlogs: QueueBacklogs, hub: Hub) -> None:
-        self._backlogs = backlogs
-        self._hub = hub
-
-    async def waiting(self) -> tuple[dict[DiagnosisId, int], bool]:
-        """See `web.ports.Backlogs`."""
-        counts, truncated = await self._backlogs.waiting()
-        for diagnosis, unsettled in self._hub.unsettled_by_diagnosis().items():
-            counts[diagnosis] = counts.get(diagnosis, 0) + unsettled
-        return counts, truncated
-
-
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Service]:
     """A replica, listening. A broker or database that is away does not keep it from starting: `/readyz` says so.
@@ -147,11 +133,15 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         parking = Parking(publisher)
         stack.push_async_callback(parking.close)
         hub: Hub
-        node = NodeQueue(
-            link,
-            lambda queue, event: hub.evicted(queue, event),
-            lambda message: hub.neighbours.heard(message),
-        )
+        cluster: Cluster
+
+        def heard(message: ReplicaMessage) -> None:
+            if isinstance(message, CENSUS_MESSAGES):
+                cluster.heard(message)
+            else:
+                hub.neighbours.heard(message)
+
+        node = NodeQueue(link, lambda queue, event: hub.evicted(queue, event), heard)
         shared_arguments = topology.backlog_arguments(
             limit=settings.backlog_limit, queue_type=settings.queue_type
         )
@@ -164,13 +154,15 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             backlog_limit=settings.backlog_limit,
             queue_type=settings.queue_type,
         )
+        replicas = RabbitReplicas(publisher, node.name)
         hub = Hub(
             sessions,
-            RabbitReplicas(publisher, node.name),
+            replicas,
             metrics,
             join_timeout_seconds=settings.join_timeout_seconds,
             new_devices_per_day=settings.new_devices_per_day,
         )
+        cluster = Cluster(replicas, replica, hub.connections_by_diagnosis, hub.unsettled_by_diagnosis)
         backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))
         stack.push_async_callback(backlogs.close)
         hub.on_room = door.on_diagnosis = backlogs.note
@@ -190,18 +182,21 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             await node.prepare(connection)
             await door.prepare(connection)
 
-        await stack.enter_async_context(_kept_running(link.run(prepare), timekeeper.run(), hub.run()))
+        await stack.enter_async_context(
+            _kept_running(link.run(prepare), timekeeper.run(), hub.run(), cluster.run())
+        )
         stack.push_async_callback(node.delete)
         stack.push_async_callback(door.close)
         stack.push_async_callback(hub.close)
+        stack.push_async_callback(cluster.leave)
         app = create_app(
             Ports(
                 verifier=verifier,
                 ownership=ownership,
                 events=events,
                 limits=CallerLimits(settings.broadcasts_per_second, settings.broadcast_burst),
-                census=hub,
-                backlogs=_Waiting(backlogs, hub),
+                census=cluster,
+                backlogs=backlogs,
                 readiness=_Readiness(link, ownership, route),
                 registry=metrics.registry,
                 websocket=route,
@@ -210,7 +205,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         port = await _listen(app, settings, stack)
         set_running(manager)
         stack.callback(set_running, None)
-        log.info("listening", host=settings.host, port=port)
+        log.info("listening", host=settings.host, port=port, replica=replica)
         yield Service(settings, hub, manager, route, port)
 
 

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     """RabbitMQ, with user and password. The default is a fresh broker's own user, which works on its machine only."""
     management_url: Annotated[SecretStr, url("http", "https")] | None = None
     """RabbitMQ's management API, with user and password. Makes the status list every waiting queue; unset, only those
-    of diagnoses that this cluster has seen."""
+    of diagnoses that the replica that answers has seen."""
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///realtime.db")
     """The database with `diagnoses(id, patient_id)`: `postgresql://…` or `sqlite:///…`. The default is a file, so that
     the service runs without a server."""

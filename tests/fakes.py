@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from contracts.events import EventBody
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
+from realtime_service.cluster import Counted
 from realtime_service.domain.errors import BrokerUnavailable, DatabaseUnavailable, PublishError
 
 
@@ -70,9 +71,13 @@ class FakeCensus:
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
         self.counts = dict(counts or {})
+        self.unsettled: dict[int, int] = {}
+        self.silent: list[str] = []
 
-    def connections_by_diagnosis(self) -> dict[DiagnosisId, int]:
-        return {DiagnosisId(diagnosis): count for diagnosis, count in self.counts.items()}
+    async def census(self) -> Counted:
+        connections = {DiagnosisId(diagnosis): count for diagnosis, count in self.counts.items()}
+        unsettled = {DiagnosisId(diagnosis): count for diagnosis, count in self.unsettled.items()}
+        return Counted(connections, unsettled, self.silent)
 
 
 class FakeBacklogs:

@@ -72,6 +72,14 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "queued_messages_by_diagnosis": {"456": 3},
         "truncated": True,
     },
+    "http.status.silent_replica": {
+        "total_diagnoses": 1,
+        "total_connections": 2,
+        "connections_by_diagnosis": {"123": 2},
+        "queued_messages_by_diagnosis": {"456": 3},
+        "truncated": True,
+        "silent_replicas": ["5f0c92ab"],
+    },
     "http.health": {"status": "ok", "checks": {}},
     "http.health.unavailable": {"status": "unavailable", "checks": {"broker": "away", "database": "ok"}},
     "http.problem": {

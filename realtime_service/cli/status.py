@@ -98,6 +98,11 @@ def _table(report: StatusReport) -> str:
     width = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:<{width}}  {row[1]!s:>11}  {row[2]!s:>8}" for row in rows]
     if report.truncated:
-        lines.append("What waits may be incomplete: it lists diagnoses that this cluster has seen")
+        lines.append(
+            "What waits may be incomplete: it lists diagnoses that the replica that answered has seen"
+        )
         lines[-1] += " (set REALTIME_MANAGEMENT_URL on the server to see all)."
+    if report.silent_replicas:
+        silent = ", ".join(map(repr, report.silent_replicas))  # a replica may have any name
+        lines.append(f"These replicas did not answer, and what they have is not counted: {silent}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from contracts.events import EventBody
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
+from realtime_service.cluster import Counted
 
 
 class EventSink(Protocol):
@@ -28,13 +29,13 @@ class EventSink(Protocol):
 class Census(Protocol):
     """Who is connected."""
 
-    def connections_by_diagnosis(self) -> dict[DiagnosisId, int]:
-        """Open connections of each diagnosis that has one."""
+    async def census(self) -> Counted:
+        """What all replicas have that answer; bounded in time. Raises nothing."""
         ...
 
 
 class Backlogs(Protocol):
-    """What waits."""
+    """What is ready in the queues; what was handed out and nobody has proven is the census' business."""
 
     async def waiting(self) -> tuple[dict[DiagnosisId, int], bool]:
         """Events waiting for each diagnosis that has any, and whether others may be missing.

@@ -1,6 +1,7 @@
 """`GET /ws/status`: who is connected and what waits. For operators: medical data stand behind the ids."""
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 import structlog
@@ -8,6 +9,7 @@ from aiohttp import hdrs, web
 
 from contracts.http import StatusReport
 from contracts.ids import DiagnosisId
+from realtime_service.cluster import Counted
 from realtime_service.domain.errors import RealtimeError
 from realtime_service.domain.identity import Scope
 from realtime_service.web.credentials import authenticate
@@ -29,7 +31,9 @@ def routes(*, backlog_seconds: float = BACKLOG_SECONDS) -> list[web.RouteDef]:
         if not caller.has(Scope.OPERATOR):
             raise HttpProblem(403, f"the token's scope does not hold `{Scope.OPERATOR}`")
         waiting, truncated = await _waiting(request.app[BACKLOGS], backlog_seconds)
-        report = _report(request.app[CENSUS].connections_by_diagnosis(), waiting, truncated=truncated)
+        # In this order: what is handed out meanwhile is counted twice rather than not at all.
+        counted = await request.app[CENSUS].census()
+        report = _report(counted, waiting, truncated=truncated)
         return web.Response(
             body=report.model_dump_json().encode(),
             content_type="application/json",
@@ -49,15 +53,15 @@ async def _waiting(backlogs: Backlogs, seconds: float) -> tuple[dict[DiagnosisId
         return {}, True
 
 
-def _report(
-    connections: dict[DiagnosisId, int], waiting: dict[DiagnosisId, int], *, truncated: bool
-) -> StatusReport:
+def _report(counted: Counted, ready: dict[DiagnosisId, int], *, truncated: bool) -> StatusReport:
+    connections = counted.connections
     return StatusReport(
         total_diagnoses=len(connections),
         total_connections=sum(connections.values()),
         connections_by_diagnosis=_by_text(connections),
-        queued_messages_by_diagnosis=_by_text(waiting),
-        truncated=truncated,
+        queued_messages_by_diagnosis=_by_text(Counter(ready) + Counter(counted.unsettled)),
+        truncated=truncated or bool(counted.silent),
+        silent_replicas=counted.silent,
     )
 
 

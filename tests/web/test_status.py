@@ -57,6 +57,22 @@ async def test_while_the_broker_is_away_the_report_says_who_is_connected() -> No
     assert report["truncated"] is True
 
 
+async def test_what_is_handed_out_and_not_proven_counts_as_waiting() -> None:
+    async with serving() as service:
+        service.backlogs.counts, service.census.unsettled = {7: 40, 8: 1}, {7: 2, 9: 3}
+        _, report = await service.ask("GET", "/ws/status", headers=OPERATOR)
+    assert report["queued_messages_by_diagnosis"] == {"7": 42, "8": 1, "9": 3}
+
+
+async def test_replicas_that_did_not_answer_are_named_and_what_waits_may_be_more() -> None:
+    async with serving() as service:
+        service.census.counts, service.census.silent = {123: 1}, ["5f0c92ab"]
+        _, report = await service.ask("GET", "/ws/status", headers=OPERATOR)
+    assert report["silent_replicas"] == ["5f0c92ab"]
+    assert report["truncated"] is True
+    assert report["connections_by_diagnosis"] == {"123": 1}
+
+
 class Silent(FakeBacklogs):
     """A broker that never answers."""
 
