@@ -30,6 +30,14 @@ class Metrics:
         self.refused = Counter(
             "realtime_authentications_refused", "Tokens or diagnoses refused", ["reason"], registry=registry
         )
+        self.revoked = Counter(
+            "realtime_connections_revoked", "Connections whose user lost the diagnosis", registry=registry
+        )
+        self.rechecks_failed = Counter(
+            "realtime_ownership_rechecks_failed",
+            "Looks at who may stay that the database did not answer",
+            registry=registry,
+        )
         self.untrusted = Counter(
             "realtime_connections_without_receipts", "Connections whose PONGs never came", registry=registry
         )

@@ -41,6 +41,7 @@ from realtime_service.settings import Settings, require_token_settings
 from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols, redact_unreadable_requests
 from realtime_service.web.app import Ports, create_app
 from realtime_service.web.rate import CallerLimits
+from realtime_service.web.recheck import OwnershipRecheck
 from realtime_service.web.timekeeper import Timekeeper
 from realtime_service.web.websocket import WebSocketRoute
 
@@ -173,6 +174,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             receipt_timeout_seconds=settings.receipt_timeout_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
         )
+        recheck = OwnershipRecheck(ownership, hub, interval_seconds=settings.ownership_recheck_seconds)
         manager = ConnectionManager(hub, events)
         route = WebSocketRoute(settings, verifier, ownership, manager, hub, timekeeper)
 
@@ -183,7 +185,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             await door.prepare(connection)
 
         await stack.enter_async_context(
-            _kept_running(link.run(prepare), timekeeper.run(), hub.run(), cluster.run())
+            _kept_running(link.run(prepare), timekeeper.run(), hub.run(), cluster.run(), recheck.run())
         )
         stack.push_async_callback(node.delete)
         stack.push_async_callback(door.close)

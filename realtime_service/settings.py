@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     """Seconds a connection without a token may take to send its `auth` frame: strangers hold no sockets."""
     join_timeout_seconds: float = Field(10, ge=1, le=60)
     """Seconds from a good token to the welcome: database, first contact with the diagnosis (up to 5 s), replicas."""
+    ownership_recheck_seconds: float = Field(30, ge=0.1, le=55)
+    """Seconds between two looks at whether diagnoses still belong to the users who watch them: a revoked one is closed
+    (1008) within a minute. One query per 1,000 watched diagnoses."""
     max_unsent_bytes: int = Field(2 * 1024 * 1024, gt=1024 * 1024, le=64 * 1024 * 1024)
     """Bytes that may wait for one slow client before it is closed (1013). More than the 1 MiB that a window of events
     may hold: less would close healthy clients that receive a full backlog."""
