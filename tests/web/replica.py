@@ -214,6 +214,18 @@ class Replica:
 
         await until_true(nothing, "nothing waits any more")
 
+    async def settled(self, diagnosis: int) -> None:
+        """Wait until the clients of a diagnosis have proved all they were sent, named ones too."""
+        room = self.service.manager._hub._places[DiagnosisId(diagnosis)].room
+
+        def settled() -> bool:
+            windows = [room.shared, *(device.window for device in room.devices.values())]
+            return not any(window.unsettled for window in windows) and not any(
+                member.receipts.unproven for member in room.members
+            )
+
+        await until(settled, "everything is proved and settled")
+
     async def gone(self, diagnosis: int) -> None:
         """Wait until nobody is connected to a diagnosis."""
         count = self.service.manager.get_connection_count

@@ -40,6 +40,7 @@ async def test_a_device_gets_what_it_missed_although_others_had_it(
     browser = await visitors.welcomed(diagnosis)
     await replica.feedback(diagnosis, 1)
     assert [await client.numbers(1) for client in (phone, tablet, browser)] == [[1]] * 3
+    await replica.settled(diagnosis)
     await phone.leave()
     await replica.feedback(diagnosis, *range(2, 7))
     assert await tablet.numbers(5) == await browser.numbers(5) == [2, 3, 4, 5, 6]
@@ -83,6 +84,7 @@ async def test_a_new_device_gets_what_the_shared_queue_holds_and_thereby_settles
     assert not welcome["resumed"]
     assert welcome["queued_messages"] == 10
     await replica.nothing_waits(diagnosis)
+    await replica.settled(diagnosis)
     await phone.leave()
     _, missed = await returns(visitors, diagnosis, "phone")
     assert missed == 0

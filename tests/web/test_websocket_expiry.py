@@ -28,6 +28,7 @@ async def test_a_connection_ends_with_its_token(replica: Replica, visitors: Visi
     client = await short_lived(replica, visitors, diagnosis)
     await replica.feedback(diagnosis, 1)
     assert await client.numbers(1) == [1]
+    await replica.settled(diagnosis)
     assert await client.closed() == EXPIRED
     assert time.monotonic() - started < SOON + 2
     await replica.feedback(diagnosis, 2)
