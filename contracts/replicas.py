@@ -21,6 +21,7 @@ class Kind(StrEnum):
     ASK = "ask"
     ANSWER = "answer"
     RELAY = "relay"
+    PROVEN = "proven"
     BYE = "bye"
     TAKE_OVER = "take_over"
     PRESENCE = "presence"
@@ -80,6 +81,14 @@ class Relay(_Message):
     event: RelayedEvent
 
 
+class Proven(_Message):
+    """Clients of this replica proved that they have these events: whoever consumed them may settle them."""
+
+    kind: Literal[Kind.PROVEN] = Kind.PROVEN
+    diagnosis_id: DiagnosisId
+    event_ids: tuple[EventId, ...]
+
+
 class Bye(_Message):
     """The last client of the diagnosis left this replica."""
 
@@ -123,11 +132,12 @@ class Census(_Message):
     unsettled: dict[DiagnosisId, int]
 
 
-ReplicaMessage = Ask | Answer | Relay | Bye | TakeOver | Presence | CensusAsk | Census
+ReplicaMessage = Ask | Answer | Relay | Proven | Bye | TakeOver | Presence | CensusAsk | Census
 MESSAGES: Final[dict[str, type[ReplicaMessage]]] = {
     Kind.ASK: Ask,
     Kind.ANSWER: Answer,
     Kind.RELAY: Relay,
+    Kind.PROVEN: Proven,
     Kind.BYE: Bye,
     Kind.TAKE_OVER: TakeOver,
     Kind.PRESENCE: Presence,

@@ -30,6 +30,7 @@ from realtime_service.domain.room import (
     SessionKey,
     Settle,
     TellGap,
+    TellProven,
 )
 from realtime_service.domain.sessions import Depth, Replicas, Session, Sessions
 from realtime_service.frames import text_frame
@@ -424,6 +425,8 @@ class Hub:
                         session.park(generation, tag, reason)
                 case Relay():
                     self.neighbours.relay(place, effect)
+                case TellProven(events):
+                    self.neighbours.proven(place, events)
                 case Barrier(generation):
                     self.neighbours.barrier(place, generation)
                 case TellGap(members, evicted):

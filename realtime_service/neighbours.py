@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from contracts.ids import ConnectionId, DiagnosisId
-from contracts.replicas import Answer, Ask, Bye, Relay, RelayedEvent, ReplicaMessage, TakeOver
+from contracts.ids import ConnectionId, DiagnosisId, EventId
+from contracts.replicas import Answer, Ask, Bye, Proven, Relay, RelayedEvent, ReplicaMessage, TakeOver
 from realtime_service.domain import room as decided
 from realtime_service.domain.errors import PublishError
 from realtime_service.domain.event import Event
@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS: Final = 0.5
 """How long the others may take to say what they hold."""
+PROVEN_SECONDS: Final = 0.05
+"""Proofs are gathered for this long: the active replica's window is wide enough to wait."""
 RELAY_AGAIN_SECONDS: Final = 0.5
 
 
@@ -55,6 +57,7 @@ class Neighbours:
         self._metrics = metrics
         self._asked: dict[str, _Asked] = {}
         self._barriers: dict[str, Callable[[], None]] = {}
+        self._proven: dict[DiagnosisId, list[EventId]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What the hub asks for
@@ -92,6 +95,19 @@ class Neighbours:
     def relay(self, place: Place, relay: decided.Relay) -> None:
         """Tell the others of an event; the room hears when the broker has it."""
         self._spawn(self._relay(place, relay))
+
+    def proven(self, place: Place, events: Iterable[EventId]) -> None:
+        """Tell whoever consumed these events that clients here have them; what comes within a moment goes along."""
+        diagnosis = place.room.diagnosis
+        if diagnosis not in self._proven:
+            self._proven[diagnosis] = []
+            asyncio.get_running_loop().call_later(PROVEN_SECONDS, self._tell_proven, diagnosis)
+        self._proven[diagnosis].extend(events)
+
+    def _tell_proven(self, diagnosis: DiagnosisId) -> None:
+        events = tuple(self._proven.pop(diagnosis))
+        message = Proven(sender=self._replicas.name, diagnosis_id=diagnosis, event_ids=events)
+        self._spawn(self._tell_room(diagnosis, message))
 
     def barrier(self, place: Place, generation: int) -> None:
         """Let word come through this replica's own node queue, behind all that was said before."""
@@ -141,7 +157,7 @@ class Neighbours:
             if asked := self._asked.get(message.ask_id):
                 asked.answered(message)
             return
-        if not isinstance(message, Ask | Relay | Bye | TakeOver):
+        if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver):
             return
         place = self._find(message.diagnosis_id)
         if place is None:
@@ -153,6 +169,8 @@ class Neighbours:
                 held = _held(message.diagnosis_id, message.event)
                 self._metrics.relays_received.inc()
                 place.perform(place.room.relayed(held.event, held.stamp))
+            case Proven():
+                place.perform(place.room.proved_elsewhere(message.event_ids))
             case Bye():
                 place.room.peers.discard(message.sender)
             case TakeOver():

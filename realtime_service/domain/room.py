@@ -115,7 +115,14 @@ class Barrier:
     generation: int
 
 
-Effect = Send | Settle | Park | TellGap | Relay | Barrier
+@dataclass(frozen=True, slots=True)
+class TellProven:
+    """Tell the active replica that clients here have these events."""
+
+    events: tuple[EventId, ...]
+
+
+Effect = Send | Settle | Park | TellGap | Relay | Barrier | TellProven
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +295,11 @@ class Room:
     def relay_confirmed(self, event: EventId) -> list[Effect]:
         """The broker has what the other replicas are told of this event."""
         self.shared.relay_confirmed(event)
+        return self._settle(SHARED)
+
+    def proved_elsewhere(self, events: Iterable[EventId]) -> list[Effect]:
+        """Clients of another replica have these events."""
+        self.shared.prove(events)
         return self._settle(SHARED)
 
     def held(self) -> list[Held]:
@@ -473,6 +485,8 @@ class Room:
             return []
         self.shared.prove(events)
         effects = self._settle(SHARED)
+        if self.peers and not self.stream.leading:
+            effects.append(TellProven(tuple(events)))
         if member.device and (device := self.devices.get(member.device)) and device.member is member:
             device.window.prove(events)
             effects += self._settle(member.device)
