@@ -6,7 +6,7 @@ settings ─► database, verifier ─► publisher ─► link, node queue, fir
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -111,9 +111,10 @@ class _Readiness:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
+async def running(settings: Settings, *, share_port: bool = False) -> AsyncIterator[Service]:
     """A replica, listening. A broker or database that is away does not keep it from starting: `/readyz` says so.
 
+    `share_port`: others listen there, too; the kernel spreads the connections.
     Raises SettingsError, and OSError when the port is taken.
     """
     require_token_settings(settings)
@@ -204,15 +205,20 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
                 websocket=route,
             )
         )
-        port = await _listen(app, settings, stack)
+        port = await _listen(app, settings, stack, share_port=share_port)
         set_running(manager)
         stack.callback(set_running, None)
         log.info("listening", host=settings.host, port=port, replica=replica)
         yield Service(settings, hub, manager, route, port)
 
 
-async def serve(settings: Settings, started: "asyncio.Future[Service] | None" = None) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain."""
+async def serve(
+    settings: Settings, started: "asyncio.Future[Service] | None" = None, *, lifeline: int | None = None
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain.
+
+    `lifeline`: this is one of several workers on a port, and ends when this pipe does, too.
+    """
     stopping = asyncio.Event()
     impatient = asyncio.Event()
 
@@ -222,7 +228,9 @@ async def serve(settings: Settings, started: "asyncio.Future[Service] | None" = 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop)
-    async with running(settings) as service:
+    if lifeline is not None:
+        _when_closed(lifeline, stopping.set)
+    async with running(settings, share_port=lifeline is not None) as service:
         if started is not None:
             started.set_result(service)
         await stopping.wait()
@@ -231,6 +239,17 @@ async def serve(settings: Settings, started: "asyncio.Future[Service] | None" = 
             [drain, asyncio.create_task(impatient.wait())], return_when=asyncio.FIRST_COMPLETED
         )
         drain.cancel()
+
+
+def _when_closed(pipe: int, call: Callable[[], None]) -> None:
+    """Call once the other end of a pipe, to which nobody writes, is closed."""
+    loop = asyncio.get_running_loop()
+
+    def closed() -> None:
+        loop.remove_reader(pipe)
+        call()
+
+    loop.add_reader(pipe, closed)
 
 
 @asynccontextmanager
@@ -278,7 +297,9 @@ def _vhost(settings: Settings) -> str:
     return URL(settings.amqp_url.get_secret_value()).path.removeprefix("/") or "/"
 
 
-async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStack) -> int:
+async def _listen(
+    app: web.Application, settings: Settings, stack: AsyncExitStack, *, share_port: bool
+) -> int:
     runner = web.AppRunner(
         app,
         handle_signals=False,
@@ -289,6 +310,8 @@ async def _listen(app: web.Application, settings: Settings, stack: AsyncExitStac
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=LISTEN_BACKLOG)
+    site = web.TCPSite(
+        runner, settings.host, settings.port, backlog=LISTEN_BACKLOG, reuse_port=share_port or None
+    )
     await site.start()
     return int(runner.addresses[0][1])

@@ -1,4 +1,4 @@
-"""`realtime-service serve`: one replica, in the foreground."""
+"""`realtime-service serve`: one replica, or several on one port, in the foreground."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ import structlog
 from realtime_service import logs
 from realtime_service.cli import arguments
 from realtime_service.cli.outcome import Exit, Failed
+from realtime_service.cli.workers import serve_with_workers
 from realtime_service.service import serve
 from realtime_service.settings import Settings, load_settings, require_token_settings
 
@@ -19,7 +20,8 @@ log = structlog.get_logger(__name__)
 _EPILOG: Final = """\
 Needs RabbitMQ (REALTIME_AMQP_URL), a database with diagnoses(id, patient_id) (REALTIME_DATABASE_URL), and one of
 REALTIME_JWT_SECRET, REALTIME_JWT_PUBLIC_KEY, REALTIME_JWT_JWKS_URL. It starts without the first two and waits for
-them: /readyz says what is missing. At SIGTERM or Ctrl-C it drains; a second signal ends that.
+them: /readyz says what is missing. At SIGTERM or Ctrl-C it drains; a second signal ends that. With --workers a
+process that dies is replaced, and limits and metrics are those of each process.
 
 example:
   REALTIME_JWT_SECRET=… REALTIME_DATABASE_URL=postgresql://… realtime-service serve --port 8080
@@ -40,6 +42,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=arguments.port, help="port to listen on, instead of REALTIME_PORT (8000)"
     )
+    parser.add_argument(
+        "--workers",
+        type=arguments.number,
+        default=1,
+        metavar="N",
+        help="replicas to run on that port, each in a process of its own, where a processor is not enough (1)",
+    )
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     require_token_settings(settings)
     logs.configure(settings.log_level, settings.log_format)
     try:
-        asyncio.run(serve(settings))
+        if args.workers > 1:
+            return serve_with_workers(settings, args.workers)
+        asyncio.run(serve(settings, lifeline=args.worker))
     except OSError as error:
         raise cannot_listen(error, settings) from error
     except Exception as error:
