@@ -133,6 +133,8 @@ class WebSocketRoute:
         try:
             await self._probe(connection, socket, conversation)
             resumed = await self._manager.connect(connection)
+            if self.draining:  # since this handshake; the others were told, or will be
+                raise Disconnect(CloseCode.RESTARTING, REASONS[CloseCode.RESTARTING])
             if not socket.ended:
                 connection.welcome(self._welcome(connection, resumed=resumed))
                 log.info(

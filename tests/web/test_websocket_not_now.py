@@ -103,3 +103,13 @@ async def test_a_replica_that_drains_refuses_newcomers_and_sends_the_others_away
         restarting = (1012, REASONS[CloseCode.RESTARTING])
         assert await asyncio.gather(*(client.closed() for client in clients)) == [restarting] * 5
         await drain
+
+
+async def test_who_was_about_to_come_in_when_the_drain_began_is_sent_away_too(
+    start_replica: StartReplica,
+) -> None:
+    async with start_replica() as replica, Visitors(replica) as visitors:
+        client = await visitors.open(replica.url(replica.diagnoses.add()))
+        await replica.service.drain()
+        await client.send({"type": "auth", "token": token()})
+        assert await client.closed() == (1012, REASONS[CloseCode.RESTARTING])
