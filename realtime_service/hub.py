@@ -6,6 +6,7 @@ without `await`; only coming and going wait, each for its own diagnosis alone.
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, Protocol
 
@@ -71,7 +72,7 @@ class _Place:
     """A room, its sockets and its sessions."""
 
     def __init__(self, hub: "Hub", diagnosis: DiagnosisId) -> None:
-        self.room = Room(diagnosis)
+        self.room = Room(diagnosis, since=int(time.time()))
         self.connections: dict[ConnectionId, Connection] = {}
         self.counted = False
         """It is known whether other replicas have clients of this diagnosis."""
@@ -131,6 +132,8 @@ class _Listener:
         if self._current:
             effects += room.opened(self._key, generation, ready, full=full or (made and not first))
         self._hub.perform(self._place, effects)
+        if self._key is SHARED and not first:
+            self._hub.neighbours.back(self._place)
 
     def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
         self._hub.metrics.delivered.inc()

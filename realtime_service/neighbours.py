@@ -27,6 +27,8 @@ ANSWER_SECONDS: Final = 0.5
 """How long the others may take to say what they hold."""
 PROVEN_SECONDS: Final = 0.05
 """Proofs are gathered for this long: the active replica's window is wide enough to wait."""
+BARRIER_SECONDS: Final = 5.0
+"""How long a replica that became the active one waits for what was relayed before: a broker may be starting."""
 RELAY_AGAIN_SECONDS: Final = 0.5
 
 
@@ -72,8 +74,7 @@ class Neighbours:
             return [], False
         place.counted = True
         if consumers <= 1:
-            place.room.peers.clear()
-            return [], True
+            return [], True  # those known may be away for a moment: they are told of events all the same
         asked = _Asked(consumers - 1)
         ask = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
         self._asked[ask.ask_id] = asked
@@ -88,7 +89,8 @@ class Neighbours:
             del self._asked[ask.ask_id]
         for answer in asked.answers:
             place.room.peers.add(answer.sender)
-            place.room.stream.catch_up(Stamp(answer.epoch, answer.sequence))
+        if asked.answers:
+            place.room.stream.catch_up(max(Stamp(each.epoch, each.sequence) for each in asked.answers))
         held = [_held(place.room.diagnosis, each) for answer in asked.answers for each in answer.events]
         return held, asked.complete.is_set()
 
@@ -119,7 +121,12 @@ class Neighbours:
         ask = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
         self._barriers[ask.ask_id] = passed
         self._spawn(self._tell(self._replicas.name, ask))
-        asyncio.get_running_loop().call_later(ANSWER_SECONDS, passed)
+        asyncio.get_running_loop().call_later(BARRIER_SECONDS, passed)
+
+    def back(self, place: Place) -> None:
+        """The shared queue is consumed again. Who opened the room meanwhile does not know of this replica."""
+        message = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
+        self._spawn(self._tell_room(place.room.diagnosis, message))
 
     def take_over(self, place: Place, device: str, newer: tuple[float, str]) -> None:
         """A device connected here: (connect time, connection id)."""
@@ -156,6 +163,8 @@ class Neighbours:
         if isinstance(message, Answer):
             if asked := self._asked.get(message.ask_id):
                 asked.answered(message)
+            elif place := self._find(message.diagnosis_id):
+                place.room.peers.add(message.sender)
             return
         if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver):
             return

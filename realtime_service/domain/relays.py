@@ -2,8 +2,9 @@
 
 Every replica with clients of a diagnosis consumes its shared queue; the broker activates one of them, which relays
 each event to the others. Law: relays carry (epoch, sequence). A replica that becomes active takes the highest epoch it
-knows, plus one; what comes from a lower one is ignored: a replica that was frozen and wakes up is a ghost. A hole in
-the sequence is a gap for this replica's unnamed clients.
+knows, plus one; what comes from a lower one is ignored: a replica that was frozen and wakes up is a ghost. It may have
+been frozen since before this replica could ask it; therefore no epoch is below the time at which the room was opened.
+A hole in the sequence is a gap for this replica's unnamed clients.
 """
 
 from enum import Enum
@@ -34,10 +35,12 @@ class Verdict(Enum):
 class RelayStream:
     """Where a room stands in the stream."""
 
-    __slots__ = ("_at", "followed", "leading")
+    __slots__ = ("_at", "_since", "followed", "leading")
 
-    def __init__(self) -> None:
+    def __init__(self, since: int = 0) -> None:
+        """`since`: when the room was opened; any clock that the replicas share, roughly."""
         self._at = NOWHERE
+        self._since = since
         self.leading = False
         """This replica is the active one."""
         self.followed = False
@@ -50,7 +53,7 @@ class RelayStream:
 
     def lead(self) -> None:
         """The broker made this replica the active one."""
-        self._at = Stamp(self._at.epoch + 1, 0)
+        self._at = Stamp(max(self._at.epoch + 1, self._since), 0)
         self.leading = True
 
     def next(self) -> Stamp:
@@ -72,8 +75,10 @@ class RelayStream:
         return Verdict.NEXT if stamp.sequence == expected else Verdict.HOLE
 
     def catch_up(self, stamp: Stamp) -> None:
-        """Another replica says where it stands; what is before that comes with its answer."""
+        """Another replica says where it stands; what is before that comes with its answer.
+
+        Who stands somewhere already stays there: what it missed is to be seen as a hole.
+        """
         self.followed = True
-        if stamp > self._at and not (self.leading and stamp.epoch == self._at.epoch):
+        if self._at == NOWHERE:
             self._at = stamp
-            self.leading = False

@@ -148,7 +148,8 @@ class Room:
         "stream",
     )
 
-    def __init__(self, diagnosis: DiagnosisId) -> None:
+    def __init__(self, diagnosis: DiagnosisId, since: int = 0) -> None:
+        """`since`: the time, for `RelayStream`."""
         self.diagnosis = diagnosis
         self.shared = SessionWindow()
         self.devices: dict[str, Device] = {}
@@ -156,7 +157,7 @@ class Room:
         self._unnamed: dict[ConnectionId, Member] = {}
         self.peers: set[str] = set()
         """Other replicas with clients of this diagnosis, by their node queues."""
-        self.stream = RelayStream()
+        self.stream = RelayStream(since)
         self._barrier: int | None = None  # the generation whose deliveries wait for it
         # For members that do not get the shared stream yet: what was unproven when they came, and what came since.
         self._arriving: dict[ConnectionId, deque[Record]] = {}
