@@ -1,6 +1,7 @@
 """Stand-ins for the outside world. Each passes the same tests as the adapter it stands for."""
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,12 +18,15 @@ class FakeOwnership:
         self.owners = dict(owners or {})
         self.available = True
         """False: every call raises `DatabaseUnavailable`, as an adapter does whose database is away."""
+        self.asked: Counter[int] = Counter()
+        """How often each diagnosis was asked about."""
 
     async def owner_of(self, diagnosis_id: DiagnosisId) -> UserId | None:
         return (await self.owners_of([diagnosis_id])).get(diagnosis_id)
 
     async def owners_of(self, diagnosis_ids: Iterable[DiagnosisId]) -> dict[DiagnosisId, UserId]:
         if ids := list(diagnosis_ids):
+            self.asked.update(ids)
             await self.ping()
         return {known: UserId(self.owners[known]) for known in ids if known in self.owners}
 

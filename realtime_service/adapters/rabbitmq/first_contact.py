@@ -45,6 +45,8 @@ from realtime_service.domain.ports import Ownership
 log = structlog.get_logger(__name__)
 
 PREFETCH: Final = 1000
+MOST_ASKED_AT_ONCE: Final = 4
+"""Questions to the database under way: a flood of unknown ids must not take every connection to it."""
 MOST_UNKNOWN: Final = 500
 """Events held for diagnoses that the database does not know (yet); more would hold up the others."""
 QUIET_SECONDS: Final = 0.25
@@ -56,6 +58,7 @@ UNKNOWN_SECONDS: Final = 60.0
 FORWARDED_AT_ONCE: Final = 100
 """Events under way to the broker; their order is the publisher's."""
 RETRY_SECONDS: Final = 0.5
+LONGEST_RETRY_SECONDS: Final = 5.0
 PROVISION: Final = "provision"
 """`type` of a request to make a diagnosis' queue; its body is the id."""
 PROVISION_SECONDS: Final = 2.0
@@ -69,6 +72,9 @@ class _Newcomer:
         self.events: deque[tuple[DeliveredMessage, EventId]] = deque()
         self.requests: deque[DeliveredMessage] = deque()
         self.arrived = asyncio.Event()
+        """Another event is here; a request is no reason to wait for more."""
+        self.unknown = False
+        """The database said that there is no such diagnosis."""
 
 
 class FirstContact:
@@ -81,28 +87,35 @@ class FirstContact:
         ownership: Ownership,
         parking: Parking,
         arguments: topology.Arguments,
+        *,
+        unknown_seconds: float = UNKNOWN_SECONDS,
     ) -> None:
         self._link = link
         self._publisher = publisher
         self._ownership = ownership
         self._parking = parking
         self._arguments = arguments
+        self._unknown_seconds = unknown_seconds
         self.on_diagnosis: Callable[[DiagnosisId], None] = lambda _: None
         """Told of every diagnosis that got its queue."""
         self._newcomers: dict[DiagnosisId, _Newcomer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._occurrences = Occurrences()
+        self._asking = asyncio.Semaphore(MOST_ASKED_AT_ONCE)
+        self._channel: AbstractChannel | None = None
 
     async def prepare(self, connection: BrokerConnection) -> None:
         """Stand ready. Part of every (re)connect; what was under way on a lost connection comes again."""
         await self.close()
         channel = await new_channel(connection)
         await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_SECONDS)
+        self._channel = channel
         await channel.basic_consume(topology.UNROUTED, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._link.depend_on(channel, connection)
 
     async def close(self) -> None:
-        """Stop what is under way; it is still in the queue."""
+        """Stop what is under way, and begin nothing more; it is still in the queue."""
+        self._channel = None
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -113,6 +126,8 @@ class FirstContact:
     # Arrival
 
     async def _on_message(self, message: DeliveredMessage) -> None:
+        if message.channel is not self._channel:
+            return
         try:
             diagnosis, event_id = self._read(message)
         except EventInvalid as error:
@@ -128,7 +143,7 @@ class FirstContact:
             newcomer.requests.append(message)
         else:
             newcomer.events.append((message, event_id))
-        newcomer.arrived.set()
+            newcomer.arrived.set()
 
     def _read(self, message: DeliveredMessage) -> tuple[DiagnosisId, EventId | None]:
         """The diagnosis, and the event's id unless this is a request. Raises EventInvalid."""
@@ -152,7 +167,7 @@ class FirstContact:
     async def _serve(self, diagnosis: DiagnosisId, newcomer: _Newcomer) -> None:
         try:
             if await self._is_known(diagnosis, newcomer):
-                await self._provision(diagnosis, newcomer)
+                await self._provision_for_certain(diagnosis, newcomer)
             else:
                 for request in newcomer.requests:
                     self._settle(request)
@@ -169,15 +184,14 @@ class FirstContact:
         """Ask the database; ask again for one that is about to be created, or while the database is away."""
         loop = asyncio.get_running_loop()
         since = loop.time()
-        for pause in delays(0.5, 5.0):
+        for pause in delays(RETRY_SECONDS, LONGEST_RETRY_SECONDS):
             try:
-                if await self._ownership.owner_of(diagnosis) is not None:
+                async with self._asking:
+                    newcomer.unknown = await self._ownership.owner_of(diagnosis) is None
+                if not newcomer.unknown:
                     return True
-                if (
-                    not newcomer.events
-                    or loop.time() - since > UNKNOWN_SECONDS
-                    or self._held() > MOST_UNKNOWN
-                ):
+                late = loop.time() - since > self._unknown_seconds
+                if not newcomer.events or late or self._held() > MOST_UNKNOWN:
                     return False
             except DatabaseUnavailable:
                 log.warning("first_contact_waits_for_database")
@@ -186,7 +200,19 @@ class FirstContact:
         return False
 
     def _held(self) -> int:
-        return sum(len(newcomer.events) for newcomer in self._newcomers.values())
+        """Events of unknown diagnoses; those of known ones are on their way out."""
+        return sum(len(newcomer.events) for newcomer in self._newcomers.values() if newcomer.unknown)
+
+    async def _provision_for_certain(self, diagnosis: DiagnosisId, newcomer: _Newcomer) -> None:
+        """Try until it is done, or the connection is lost: what one queue is refused for is no fault of the others."""
+        for pause in delays(RETRY_SECONDS, LONGEST_RETRY_SECONDS):
+            try:
+                await self._provision(diagnosis, newcomer)
+            except BrokerUnavailable as error:
+                log.warning("first_contact_interrupted", reason=str(error))
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _provision(self, diagnosis: DiagnosisId, newcomer: _Newcomer) -> None:
         """Declare, forward, bind, forward what still came through here."""
@@ -278,6 +304,8 @@ class FirstContact:
     # Settling
 
     def _settle(self, message: DeliveredMessage) -> None:
+        if message.channel is not self._channel:
+            return  # delivered again on another one, under another tag
         tag = message.delivery_tag or 0
         self._occurrences.settled_one(tag)
         task = asyncio.create_task(_acknowledge(message.channel, tag))

@@ -69,6 +69,9 @@ class ConfirmedPublisher:
         self._channel = ConfirmChannel(amqp_url, name, on_state_change)
         self._turns = itertools.count()
         self._mandatory: dict[str, asyncio.Future[None]] = {}
+        self._held_up: dict[
+            tuple[str, str], asyncio.Future[None]
+        ] = {}  # the last that waits, by where it goes
 
     @property
     def connected(self) -> bool:
@@ -124,8 +127,7 @@ class ConfirmedPublisher:
 
     async def _publish_alone(self, message: _Message) -> None:
         """aiormq tells by its id which message came back as unroutable: while one may, no other of that id goes."""
-        while (ahead := self._mandatory.get(message.id)) is not None:
-            await asyncio.wait([ahead])
+        await self._until_its_turn(message)
         if not message.mandatory:
             await self._publish(message)
             return
@@ -135,6 +137,23 @@ class ConfirmedPublisher:
         finally:
             del self._mandatory[message.id]
             done.set_result(None)
+
+    async def _until_its_turn(self, message: _Message) -> None:
+        """Who waits for an id holds up those that go the same way behind it, or they would overtake it."""
+        way = (message.exchange, message.routing_key)
+        before = self._held_up.get(way)
+        if before is None and message.id not in self._mandatory:
+            return
+        mine = self._held_up[way] = asyncio.get_running_loop().create_future()
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            while (ahead := self._mandatory.get(message.id)) is not None:
+                await asyncio.wait([ahead])
+        finally:
+            if self._held_up[way] is mine:
+                del self._held_up[way]
+            mine.set_result(None)
 
     async def _publish(self, message: _Message) -> None:
         while True:
