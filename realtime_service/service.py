@@ -12,13 +12,12 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from yarl import URL
 
 from contracts import topology
 from contracts.close_codes import CloseCode
 from contracts.replicas import ReplicaMessage
 from realtime_service.adapters.database import OwnershipDatabase
-from realtime_service.adapters.management import ManagementApi
+from realtime_service.adapters.management import ManagementApi, virtual_host
 from realtime_service.adapters.rabbitmq.backlogs import QueueBacklogs
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
 from realtime_service.adapters.rabbitmq.first_contact import FirstContact
@@ -288,13 +287,11 @@ async def _management(settings: Settings, stack: AsyncExitStack) -> ManagementAp
     if settings.management_url is None:
         return None
     return await stack.enter_async_context(
-        ManagementApi(settings.management_url.get_secret_value(), vhost=_vhost(settings))
+        ManagementApi(
+            settings.management_url.get_secret_value(),
+            vhost=virtual_host(settings.amqp_url.get_secret_value()),
+        )
     )
-
-
-def _vhost(settings: Settings) -> str:
-    """The virtual host an AMQP URL names; `/` when it names none."""
-    return URL(settings.amqp_url.get_secret_value()).path.removeprefix("/") or "/"
 
 
 async def _listen(

@@ -1,15 +1,16 @@
-"""RabbitMQ's management API, as far as it is needed: which queues hold messages.
+"""RabbitMQ's management API, as far as it is needed: which queues hold messages, and which are idle.
 
 Law: the password in the URL is taken out at once; no error, log line or `repr` holds it, and no redirect
 gets it.
 """
 
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Annotated, Final, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from yarl import URL
 
 from realtime_service.domain.errors import Unavailable
@@ -22,6 +23,10 @@ class ManagementUnavailable(Unavailable):
     """The management API refused, failed or did not answer in time."""
 
 
+UtcTime = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
+"""Where RabbitMQ names no zone it means UTC."""
+
+
 class _Queue(BaseModel):
     name: str
     messages_ready: int | None = None
@@ -31,6 +36,31 @@ class _Queue(BaseModel):
 class _Page(BaseModel):
     items: list[_Queue]
     page_count: int
+
+
+class QueueState(BaseModel):
+    """A queue, as it was up to 5 s ago. None: there are no numbers yet."""
+
+    name: str
+    type: str = "classic"
+    messages: int | None = None
+    """Ready, or handed out and not settled."""
+    consumers: int | None = None
+    idle_since: UtcTime | None = None
+    """None: it is not idle, or it is a quorum queue, of which RabbitMQ (3.10) does not say."""
+
+
+class _StatePage(BaseModel):
+    items: list[QueueState]
+    page_count: int
+
+
+_AnyPage = TypeVar("_AnyPage", _Page, _StatePage)
+
+
+def virtual_host(amqp_url: str) -> str:
+    """The virtual host an AMQP URL names; `/` when it names none."""
+    return URL(amqp_url).path.removeprefix("/") or "/"
 
 
 class ManagementApi:
@@ -79,17 +109,33 @@ class ManagementApi:
             number, pages = number + 1, page.page_count
         return found, True
 
+    async def states(self, pattern: str) -> list[QueueState]:
+        """All queues that match a regular expression. Raises ManagementUnavailable."""
+        query = {"sort": "name", "columns": "name,type,messages,consumers,idle_since"}
+        found: list[QueueState] = []
+        number = pages = 1
+        while number <= pages:
+            page = await self._get(_StatePage, pattern, number, query)
+            found += page.items
+            number, pages = number + 1, page.page_count
+        return found
+
     async def _page(self, pattern: str, number: int) -> _Page:
         query = {
-            "name": pattern,
-            "use_regex": "true",
-            "page": str(number),
-            "page_size": str(PAGE_SIZE),
             "sort": "messages_ready",  # queues without a number come first
             "sort_reverse": "true",
             "columns": "name,messages_ready",
             "disable_stats": "true",  # numbers of the queues alone: no rates, nothing about consumers
             "enable_queue_totals": "true",
+        }
+        return await self._get(_Page, pattern, number, query)
+
+    async def _get(self, page: type[_AnyPage], pattern: str, number: int, query: dict[str, str]) -> _AnyPage:
+        query = query | {
+            "name": pattern,
+            "use_regex": "true",
+            "page": str(number),
+            "page_size": str(PAGE_SIZE),
         }
         if self._session is None:
             raise ManagementUnavailable("not open")
@@ -97,6 +143,6 @@ class ManagementApi:
             async with self._session.get(self._queues, params=query, allow_redirects=False) as answer:
                 if answer.status != 200:
                     raise ManagementUnavailable(f"the management API answered {answer.status}")
-                return _Page.model_validate_json(await answer.read())
+                return page.model_validate_json(await answer.read())
         except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
             raise ManagementUnavailable("the management API cannot be asked") from error

@@ -20,6 +20,7 @@ from realtime_service.settings import load_settings
 
 _SCHEMES: Final = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what a server listens on; nobody binds here)
+MOST_DAYS: Final = 36_500
 _TOKEN: Final = re.compile(r"[!-~]+\Z")
 """Printable ASCII: anything else does not fit a header."""
 
@@ -47,6 +48,17 @@ def seconds(text: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+    return value
+
+
+def days(text: str) -> float:
+    """A time that has passed; 0 is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"must be a number of days from 0 to {MOST_DAYS}")
     return value
 
 
