@@ -1,7 +1,7 @@
 # GNU make 3.81 (macOS) and later. Everything is set up in .venv, once, and again only when the lock files change.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format lock clean
+.PHONY: help run test soak check format lock clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -19,6 +19,9 @@ run: $(VENV)/.run-ready ## the demo: the service and all it needs, with a page t
 
 test: $(VENV)/.dev-ready ## all tests (ARGS="tests/domain -x" for some)
 	@$(BIN)/pytest $(ARGS)
+
+soak: $(VENV)/.dev-ready ## faults at random on three replicas, for SECONDS=600 (REALTIME_SEED=7 replays one)
+	@REALTIME_SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -s -k any_faults tests/service/test_replicas.py
 
 check: $(VENV)/.dev-ready ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -88,13 +88,13 @@ FAULTS: Final[Mapping[str, Fault]] = {
 }
 
 
-async def go_through(
-    world: World, broker: PrivateRabbitMQ, seed: int, *faults: Fault, count: int = COUNT
-) -> None:
+async def go_through(world: World, broker: PrivateRabbitMQ, seed: int, *faults: Fault) -> None:
     """Publish while faults happen, then judge."""
     async with cluster(world, seed) as replicas:
-        async with streaming_considerately(replicas.recorder, replicas.diagnosis, count, replicas.audiences):
-            for fault in faults:
+        for fault in faults:
+            async with streaming_considerately(
+                replicas.recorder, replicas.diagnosis, COUNT, replicas.audiences
+            ):
                 await replicas.is_under_way(BEFORE)
                 await fault(replicas, broker)
         found = await replicas.judged()
@@ -185,5 +185,5 @@ async def test_any_faults_one_after_the_other(fragile_world: World, fragile_brok
         print(
             f"REALTIME_SEED={seed} REALTIME_SOAK_SECONDS=1", [fault.__name__ for fault in drawn], flush=True
         )
-        await go_through(fragile_world, fragile_broker, seed, *drawn, count=1500)
+        await go_through(fragile_world, fragile_broker, seed, *drawn)
         seed += 1
