@@ -184,8 +184,12 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             await node.prepare(connection)
             await door.prepare(connection)
 
+        async def announced() -> None:
+            await link.wait_up()  # before that there may be no exchange to say it through
+            await cluster.run()
+
         await stack.enter_async_context(
-            _kept_running(link.run(prepare), timekeeper.run(), hub.run(), cluster.run(), recheck.run())
+            _kept_running(link.run(prepare), timekeeper.run(), hub.run(), announced(), recheck.run())
         )
         stack.push_async_callback(node.delete)
         stack.push_async_callback(door.close)

@@ -221,8 +221,9 @@ class Room:
         if not new:
             return []
         device.window.hold()
-        for event in arrived:
-            device.window.had(event.id)
+        for record in arrived:
+            if record.event:
+                device.window.had(record.event.id)
         return self._catch_up(member, arrived)
 
     def leave(self, member: Member) -> list[Effect]:
@@ -387,10 +388,15 @@ class Room:
 
     # Parts
 
-    def _catch_up(self, member: Member, events: Iterable[Event]) -> list[Effect]:
-        return [Send(event, (member,), repeated=True) for event in events if self._may_get(event, member)]
+    def _catch_up(self, member: Member, records: Iterable[Record]) -> list[Effect]:
+        effects: list[Effect] = []
+        for record in records:
+            if record.event and self._may_get(record.event, member):
+                effects.append(Send(record.event, (member,), repeated=record.redelivered or record.sent))
+                record.sent = True
+        return effects
 
-    def _merged(self, member: Member, held: Iterable[Held]) -> list[Event]:
+    def _merged(self, member: Member, held: Iterable[Held]) -> list[Record]:
         """What a member that arrives is to be sent: unproven here, come since, or unproven elsewhere; in order."""
         known: dict[EventId, Record] = {}
         for record in self._arriving.pop(member.id, ()):
@@ -400,13 +406,11 @@ class Room:
             if each.event.id in known:
                 known[each.event.id].stamp = max(known[each.event.id].stamp, each.stamp)
             elif each.event.id not in self.shared.proven_ids:
-                known[each.event.id] = self.shared.relayed(each.event, each.stamp) or Record(
-                    each.event, stamp=each.stamp
-                )
+                new = self.shared.relayed(each.event, each.stamp)
+                known[each.event.id] = new or Record(each.event, stamp=each.stamp)
+                known[each.event.id].sent = True  # somebody else may have it
         # Sorting is stable: what has no place in the stream keeps the order it came in.
-        return [
-            record.event for record in sorted(known.values(), key=lambda record: record.stamp) if record.event
-        ]
+        return sorted(known.values(), key=lambda record: record.stamp)
 
     def _lead(self, window: SessionWindow) -> list[Effect]:
         """The first delivery on a channel says that the broker made this replica the active one."""
@@ -441,6 +445,7 @@ class Room:
                 members = [member for member in members if record.event.id not in member.receipts]
             if members:
                 effects.append(Send(record.event, tuple(members), repeated=record.redelivered))
+                record.sent = True
             if session is SHARED and self._needed_by_nobody(record.event):
                 self.shared.prove([record.event.id])
         return effects

@@ -38,6 +38,8 @@ class Record:
     """None: a refused delivery on its way to the parking queue; it holds its place like any other."""
     redelivered: bool = False
     """The broker says, or this window knows, that it may have been sent before: not everybody may need it."""
+    sent: bool = False
+    """It went to somebody from here."""
     proven: bool = False
     deliveries: int = 0
     """Unsettled deliveries of this event: a publisher may have repeated it."""

@@ -659,3 +659,15 @@ def test_a_queue_that_is_full_when_it_is_opened_again_is_a_gap_of_unknown_size(h
     assert hub.reopen(SHARED, 100, full=True) == [TellGap((anna,), None)]
     assert hub.reopen("phone", 100, full=True) == [TellGap((phone,), None)]
     assert hub.reopen(SHARED, 99) == []
+
+
+def test_what_nobody_was_sent_yet_is_no_repeat_for_a_member_that_arrives() -> None:
+    room = Room(DiagnosisId(1))
+    first, second = (Member.of(ConnectionId(name), OWNER) for name in ("first", "second"))
+    room.opened(SHARED, 1, 1, full=False)
+    assert room.join(first, ask=True) == []
+    assert room.deliver(SHARED, 1, event("waited")) == []
+
+    assert room.arrive(first, ()) == [Send(event("waited"), (first,), repeated=False)]
+    room.join(second, ask=True)
+    assert room.arrive(second, ()) == [Send(event("waited"), (second,), repeated=True)]
