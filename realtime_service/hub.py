@@ -76,6 +76,7 @@ class _Place:
         self.connections: dict[ConnectionId, Connection] = {}
         self.counted = False
         """It is known whether other replicas have clients of this diagnosis."""
+        self.counting = asyncio.Lock()
         self._hub = hub
         self.shared = hub.sessions.shared(diagnosis, _Listener(hub, self, SHARED, None))
         self.devices: dict[str, Session] = {}
@@ -198,6 +199,7 @@ class Hub:
             async with asyncio.timeout(self._join_timeout_seconds):
                 place, ask = await self._enter(connection)
                 await place.shared.opened()
+                self._check_still_here(place, connection)
                 held = await self._ask(place, connection) if ask else []
                 self._check_still_here(place, connection)
                 if member.device is not None:
@@ -333,6 +335,14 @@ class Hub:
         return place, ask
 
     async def _ask(self, place: _Place, connection: Connection) -> list[Held]:
+        """What other replicas hold. Of many that come at once, one asks whether there are others at all."""
+        if not place.counted:
+            async with place.counting:
+                if not place.counted:
+                    return await self._held(place, connection)
+        return await self._held(place, connection) if place.room.peers else []
+
+    async def _held(self, place: _Place, connection: Connection) -> list[Held]:
         held, complete = await self.neighbours.held(place)
         connection.member.unsure = not complete
         return held

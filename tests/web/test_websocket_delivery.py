@@ -133,6 +133,19 @@ async def test_all_clients_get_an_event_whatever_library_they_use(
     assert [await client.numbers(1) for client in clients] == [[7]] * 5
 
 
+async def test_many_who_come_at_once_are_welcomed_without_doubts(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    clients = await asyncio.gather(*(visitors.open(replica.url(diagnosis)) for _ in range(250)))
+    for client in clients:
+        await client.send({"type": "auth", "token": token()})
+    welcomes = await asyncio.gather(*(client.welcome() for client in clients))
+    assert not any(welcome["gap"] for welcome in welcomes)
+    await replica.feedback(diagnosis, 1)
+    assert await asyncio.gather(*(client.numbers(1) for client in clients)) == [[1]] * 250
+
+
 async def test_the_same_event_published_twice_is_sent_once(replica: Replica, visitors: Visitors) -> None:
     diagnosis = replica.diagnoses.add()
     client = await visitors.welcomed(diagnosis)
