@@ -133,6 +133,22 @@ async def test_a_queue_deleted_under_traffic_comes_back_and_the_client_is_told(f
     assert device.is_welcome
 
 
+async def test_a_queue_deleted_and_made_again_at_once_is_known_for_another_one(fragile_world: World) -> None:
+    world = fragile_world
+    await world.start_replica()
+    diagnosis = world.diagnosis()
+    recorder = await world.recorder()
+    client = world.local_client("client")
+    connection = await client.connect(world.url(diagnosis))
+    await until(lambda: client.is_welcome, "it is welcome")
+    await recorder.publish(diagnosis, 1)
+    await until(lambda: connection.proven == 1, "it has the first")
+    world.delete(f"diagnosis.{diagnosis}", again_for=diagnosis)
+    await until(lambda: connection.gaps == [None], "the client is told of the gap")
+    await recorder.publish(diagnosis, 1)
+    await until(lambda: connection.proven == 2, "it has the second")
+
+
 async def test_under_a_memory_alarm_publishes_are_refused_in_time_and_deliveries_go_on(
     fragile_world: World, fragile_broker: PrivateRabbitMQ
 ) -> None:

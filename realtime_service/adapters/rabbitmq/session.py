@@ -79,6 +79,8 @@ class QueueSession:
         self._opened = asyncio.Event()
         self._released = asyncio.Event()
         self._refusal: Disconnect | None = None
+        self._deleted = False
+        """The queue was deleted: one of that name, whoever made it, does not hold what that one held."""
         self._task: asyncio.Task[None] | None = None
         self._settled = 0
         self._acknowledged = 0
@@ -107,8 +109,8 @@ class QueueSession:
 
     def renew(self) -> None:
         """Give everything unsettled back and consume anew."""
-        if self._channel is not None and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._reopen())
+        if self._channel is not None:
+            self._task = asyncio.create_task(self._reopen(self._task))
 
     def settle(self, generation: int, tag: int) -> None:
         """Acknowledge everything up to `tag`; one frame for all that is settled in a loop turn."""
@@ -209,7 +211,8 @@ class QueueSession:
         channel.on_consumer_cancel_callbacks.add(lambda _: self._on_cancelled(channel))
         ready = answer.message_count or 0
         full = ready >= self._source.limit
-        self._listener.opened(generation, ready, full=full, made=made)
+        self._listener.opened(generation, ready, full=full, made=made or self._deleted)
+        self._deleted = False
         await channel.basic_consume(
             queue,
             partial(self._on_message, generation),
@@ -223,9 +226,12 @@ class QueueSession:
         """The broker cancelled the consumer: the queue was deleted, or its node is gone."""
         if channel is self._channel:
             log.warning("consumer_cancelled_by_broker")
+            self._deleted = True
             self.renew()
 
-    async def _reopen(self) -> None:
+    async def _reopen(self, opening: asyncio.Task[None] | None) -> None:
+        if opening is not None:
+            await asyncio.wait([opening])
         await self._close_channel()
         if self._wanted:
             await self._open()

@@ -91,7 +91,7 @@ class Recorder:
                 publication.confirmed = True
                 return
             except (pika.exceptions.AMQPError, OSError):
-                self._channel = None
+                self._close()
                 if time.monotonic() > deadline:
                     raise
                 if event_id is None and publication.attempts:
@@ -112,6 +112,7 @@ class Recorder:
         return self._channel
 
     def _close(self) -> None:
-        if self._channel is not None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
             with suppress(pika.exceptions.AMQPError, OSError):
-                self._channel.connection.close()
+                channel.connection.close()

@@ -17,7 +17,7 @@ import pika
 import pika.exceptions
 
 from contracts.ids import ClientId, UserId
-from contracts.topology import device_key
+from contracts.topology import EVENTS, backlog_arguments, device_key
 from tests.service.harness.checker import Audience, Verdict, check
 from tests.service.harness.clients import LocalClient, ProcessClient
 from tests.service.harness.history import proven_of
@@ -151,10 +151,14 @@ class World:
         ):
             return await answer.text()
 
-    def delete(self, queue: str) -> None:
-        """Delete a queue, as an operator does."""
+    def delete(self, queue: str, *, again_for: int | None = None) -> None:
+        """Delete a queue, as an operator does; and make it again at once, as a diagnosis' shared queue."""
         with closing(pika.BlockingConnection(pika.URLParameters(self.amqp_url))) as connection:
-            connection.channel().queue_delete(queue)
+            channel = connection.channel()
+            channel.queue_delete(queue)
+            if again_for is not None:
+                channel.queue_declare(queue, durable=True, arguments=backlog_arguments())
+                channel.queue_bind(queue, EVENTS, f"diagnosis.{again_for}")
 
     @staticmethod
     def device_queue(diagnosis: int, client_id: str = "phone") -> str:
