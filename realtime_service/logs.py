@@ -26,7 +26,9 @@ def configure(level: str, log_format: str) -> None:
     )
     final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if log_format == "console":
-        final.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # Where `rich` is installed, structlog would print every local variable beside a traceback.
+        plain = structlog.dev.plain_traceback
+        final.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
     else:
         final += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
