@@ -1,5 +1,6 @@
 """The database is away: who is there stays and is served, who comes is told to come later."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -56,13 +57,15 @@ async def test_those_connected_go_on_and_newcomers_come_later_when_the_database(
         await until(lambda: refused.code is not None, "the newcomer is answered", seconds=ANSWER_SECONDS)
         assert refused.code == 1013
         assert refused.welcome is None
-        ready = await world.http("GET", "/readyz")
+        ready, alive, refused_broadcast = await asyncio.gather(
+            world.http("GET", "/readyz"),
+            world.http("GET", "/livez"),
+            world.broadcast_feedback(diagnosis, feedback_id=1),
+        )
         assert ready.status == 503
         assert ready.body["checks"] == {"broker": "ok", "database": "unavailable", "accepting": "ok"}
-        alive = await world.http("GET", "/livez")
         assert alive.status == 200
-        unproven = await world.broadcast_feedback(diagnosis, feedback_id=1)
-        assert unproven.status == 503
+        assert refused_broadcast.status == 503
 
     async def is_ready() -> bool:
         return (await world.http("GET", "/readyz")).status == 200
