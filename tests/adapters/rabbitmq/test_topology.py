@@ -156,7 +156,7 @@ async def test_a_device_queue_does_not_hide_a_missing_shared_queue(
 
 
 async def _everything(node: PrivateRabbitMQ) -> list[str]:
-    """What of ours is on the broker, as it tells itself: exchanges, queues, bindings."""
+    """What is fixed of ours on the broker, as it tells itself: exchanges, queues, bindings; no diagnosis' own queues."""
     exchanges = await _listed(node, "list_exchanges", "name", "type", "internal", "durable", "arguments")
     queues = await _listed(node, "list_queues", "name", "durable", "arguments")
     bindings = await _listed(
@@ -169,13 +169,19 @@ async def _everything(node: PrivateRabbitMQ) -> list[str]:
             for row in exchanges
             if row["name"] in EXCHANGES
         ),
-        *sorted(f"queue {row['name']} {_arguments(row)}" for row in queues),
+        *sorted(
+            f"queue {row['name']} {_arguments(row)}" for row in queues if not _is_one_diagnosis(row["name"])
+        ),
         *sorted(
             f"{row['source_name']} -> {row['destination_kind']} {row['destination_name']} {row['routing_key']}"
             for row in bindings
-            if row["source_name"]
+            if row["source_name"] and not _is_one_diagnosis(row["destination_name"])
         ),
     ]
+
+
+def _is_one_diagnosis(queue: str) -> bool:
+    return topology.parse_queue(queue) is not None
 
 
 def _arguments(row: dict[str, Any]) -> dict[str, object]:
