@@ -53,3 +53,17 @@ async def replica(start_replica: StartReplica) -> AsyncIterator[Replica]:
 async def visitors(replica: Replica) -> AsyncIterator[Visitors]:
     async with Visitors(replica) as visitors:
         yield visitors
+
+
+@pytest.fixture(scope="module")
+async def quick(start_replica: StartReplica) -> AsyncIterator[Replica]:
+    """Gives its clients half a second."""
+    async with start_replica(receipt_timeout_seconds=0.5, heartbeat_seconds=1) as replica:
+        yield replica
+
+
+@pytest.fixture
+async def hurried(quick: Replica) -> AsyncIterator[Visitors]:
+    """Clients of the quick replica."""
+    async with Visitors(quick) as visitors:
+        yield visitors

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+import pika.exceptions
 import pytest
 
 from contracts import topology
@@ -208,6 +209,12 @@ async def test_an_event_that_was_published_past_the_exchanges_is_parked(
     assert "carries no events" in parked.reason
     await replica.feedback(diagnosis, 1)
     assert await client.numbers(1) == [1]
+
+
+@pytest.mark.parametrize("exchange", [topology.EVENTS, topology.DEVICES])
+async def test_nobody_can_publish_to_the_inner_exchanges(replica: Replica, exchange: str) -> None:
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+        await replica.amqp.publish(exchange, "diagnosis.1", feedback_body(1))
 
 
 async def test_an_event_of_a_diagnosis_that_does_not_exist_waits_for_it(

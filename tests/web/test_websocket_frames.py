@@ -88,6 +88,27 @@ async def test_text_that_is_no_utf8_ends_the_connection(
     assert (await client.closed())[0] == 1007
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x83\x80" + bytes(4),  # a reserved opcode
+        b"\xc1\x80" + bytes(4),  # a reserved bit: no extension was agreed on
+        b"\x09\x80" + bytes(4),  # a PING in pieces
+        b"\x80\x80" + bytes(4),  # the rest of nothing
+        b"\x89\xfe\x00\x7e" + bytes(4 + 126),  # a PING of 126 bytes
+        b"\x88\x81" + bytes(4) + b"x",  # half a close code
+    ],
+)
+async def test_what_is_no_websocket_ends_the_connection(
+    replica: Replica, visitors: Visitors, frame: bytes
+) -> None:
+    """RFC 6455 §5.2, §5.4, §5.5."""
+    client = await visitors.raw(replica.diagnoses.add())
+    await client.message()
+    await client.write(frame)
+    assert (await client.closed())[0] == 1002
+
+
 async def test_a_frame_in_pieces_is_one_frame(replica: Replica, visitors: Visitors) -> None:
     client = await visitors.raw(replica.diagnoses.add())
     await client.message()
