@@ -156,7 +156,7 @@ async def test_a_device_queue_does_not_hide_a_missing_shared_queue(
 
 
 async def _everything(node: PrivateRabbitMQ) -> list[str]:
-    """What is fixed of ours on the broker, as it tells itself: exchanges, queues, bindings; no diagnosis' own queues."""
+    """What is fixed of ours on the broker, as it tells itself: exchanges, queues, bindings; no diagnosis' own."""
     exchanges = await _listed(node, "list_exchanges", "name", "type", "internal", "durable", "arguments")
     queues = await _listed(node, "list_queues", "name", "durable", "arguments")
     bindings = await _listed(
