@@ -166,7 +166,7 @@ def test_an_expiry_that_is_no_moment_before_the_year_10000_is_refused(seconds: f
     assert fault(signed({"sub": "7", "exp": seconds})) in {TokenFault.CLAIMS, TokenFault.MALFORMED}
 
 
-@pytest.mark.parametrize("value", [str(int(time.time()) + 60), [1], {}, "tomorrow"], ids=repr)
+@pytest.mark.parametrize("value", ["9999999999", [1], {}, "tomorrow"], ids=repr)
 def test_an_expiry_that_is_no_number_is_refused(value: object) -> None:
     assert fault(signed({"sub": "7", "exp": value})) in {TokenFault.CLAIMS, TokenFault.MALFORMED}
 

@@ -9,6 +9,13 @@ import pytest
 from realtime_service.embedded.rabbitmq import Broker, PrivateRabbitMQ, start_private_rabbitmq
 from tests.service.harness.replica import Replica
 from tests.service.harness.world import Database, World, stop_cleanly
+from tests.support.servers import on_its_own
+
+
+@pytest.fixture(scope="session", name="broker")
+def broker_of_this_folder(broker: Broker) -> Broker:
+    """The broker of this run; nobody else's replicas are on this part of it."""
+    return on_its_own(broker, "service")
 
 
 @pytest.fixture(scope="session")

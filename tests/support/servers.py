@@ -7,7 +7,9 @@ and would otherwise use up that test's time-out.
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -48,6 +50,19 @@ def broker(pytestconfig: pytest.Config) -> Broker:
 def postgresql_url(pytestconfig: pytest.Config) -> str:
     """SQLAlchemy URL (asyncpg) of the PostgreSQL of this run."""
     return cast("str", _outcome(pytestconfig, "postgresql_url"))
+
+
+def on_its_own(broker: Broker, name: str) -> Broker:
+    """The same broker, a virtual host of its own: replicas with different databases would share one first-contact door.
+
+    A broker that was named for the tests is used as it is.
+    """
+    if broker.node is None:
+        return broker
+    user = urlsplit(broker.amqp_url).username or ""
+    broker.node.ctl("add_vhost", name)
+    broker.node.ctl("set_permissions", "-p", name, user, ".*", ".*", ".*")
+    return replace(broker, amqp_url=f"{broker.amqp_url.rsplit('/', 1)[0]}/{name}")
 
 
 def _outcome(config: pytest.Config, name: str) -> object:

@@ -8,7 +8,14 @@ import pytest
 
 from realtime_service.embedded.rabbitmq import Broker
 from realtime_service.event_publisher import EventPublisher
+from tests.support.servers import on_its_own
 from tests.web.replica import Amqp, Diagnoses, Replica, Visitors, replica_of
+
+
+@pytest.fixture(scope="session", name="broker")
+def broker_of_this_folder(broker: Broker) -> Broker:
+    """The broker of this run; nobody else's replicas are on this part of it."""
+    return on_its_own(broker, "web")
 
 
 @pytest.fixture(scope="session")
