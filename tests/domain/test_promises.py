@@ -129,7 +129,7 @@ class PingCoversTheFuture(Receipts):
 class NewcomersStartEmpty(Room):
     """What was handed out before and is unproven is not sent to who comes later."""
 
-    def _catch_up(self, member: Member, events: Iterable[Event]) -> list[Effect]:
+    def _catch_up(self, member: Member, records: Iterable[Record]) -> list[Effect]:
         return []
 
 

@@ -108,6 +108,9 @@ class Parking:
             except PublishError as error:
                 log.warning("parking_failed", error=str(error))
                 await asyncio.sleep(pause)
+            except Exception as error:  # whatever it is, the event is not parked, and what is behind it waits
+                log.exception("parking_failed", error=type(error).__name__)
+                await asyncio.sleep(pause)
             else:
                 log.warning(
                     "event_parked", reason=reason, exchange=origin.exchange, routing_key=origin.key[:64]
