@@ -31,7 +31,7 @@ STRANGER: Final = 200
 DIAGNOSIS: Final = 123
 
 
-def bearer(user: int = OWNER, *scopes: str, expires_in_seconds: float = 60) -> dict[str, str]:
+def bearer(user: int = OWNER, *scopes: str, expires_in_seconds: float = 86_400) -> dict[str, str]:
     """The header of somebody with a token."""
     token = sign_token(SECRET, user, expires_in_seconds=expires_in_seconds, scopes=scopes)
     return {"Authorization": f"Bearer {token}"}
