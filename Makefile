@@ -1,7 +1,7 @@
 # GNU make 3.81 (macOS) and later. Everything is set up in .venv, once, and again only when the lock files change.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak check format lock clean
+.PHONY: help run test soak bench check format lock clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -23,6 +23,9 @@ test: $(VENV)/.dev-ready ## all tests (ARGS="tests/domain -x" for some)
 soak: $(VENV)/.dev-ready ## faults at random on three replicas, for SECONDS=600 (REALTIME_SEED=7 replays one)
 	@REALTIME_SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -s -k any_faults tests/service/test_replicas.py
 
+bench: $(VENV)/.dev-ready ## speed and memory beside nchan, RabbitMQ and others (ARGS="fanout --clients 500")
+	@$(BIN)/python -m tests.bench $(ARGS)
+
 check: $(VENV)/.dev-ready ## lint, format, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo 'Not formatted: run `make format`.'; exit 1; }
@@ -34,7 +37,7 @@ format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff format .
 
 lock: $(VENV)/.dev-ready ## write deploy/requirements*.txt anew (ARGS=--upgrade for the newest versions)
-	$(UV_COMPILE) $(ARGS) --extra demo --extra postgres --output-file deploy/requirements.txt
+	$(UV_COMPILE) $(ARGS) --extra demo --extra postgres --extra speed --output-file deploy/requirements.txt
 	$(UV_COMPILE) $(ARGS) --all-extras --group dev --constraints deploy/requirements.txt \
 		--output-file deploy/requirements-dev.txt
 

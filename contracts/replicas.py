@@ -5,11 +5,11 @@ A message is JSON; AMQP `type` names its kind, and `sender` is the node queue an
 """
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
+from contracts.ids import MAX_ID, ConnectionId, DiagnosisId, EventId, UserId
 
 ALL_REPLICAS: Final = "replicas"
 """Routing key that every node queue is bound with."""
@@ -29,10 +29,14 @@ class Kind(StrEnum):
     CENSUS = "census"
 
 
+_Id = Annotated[DiagnosisId, Field(ge=1, le=MAX_ID)]
+Counts = dict[_Id, Annotated[int, Field(ge=0, le=MAX_ID)]]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    sender: str
+    sender: Annotated[str, Field(pattern=r"^[ -~]{1,255}$")]
     """The node queue of the replica that speaks."""
 
 
@@ -50,6 +54,8 @@ class RelayedEvent(BaseModel):
     """Counts the replicas that were active for the diagnosis, one after the other."""
     sequence: int
     """Counts the events within the epoch."""
+    redelivered: bool = False
+    """Somebody may have been sent it before."""
 
 
 class Ask(_Message):
@@ -58,6 +64,8 @@ class Ask(_Message):
     kind: Literal[Kind.ASK] = Kind.ASK
     diagnosis_id: DiagnosisId
     ask_id: str
+    everybody: bool = False
+    """Those without the room answer, too: the asker waits for every replica it knows of."""
 
 
 class Answer(_Message):
@@ -66,11 +74,19 @@ class Answer(_Message):
     kind: Literal[Kind.ANSWER] = Kind.ANSWER
     diagnosis_id: DiagnosisId
     ask_id: str
+    watching: bool = True
+    """False: nobody watches the diagnosis there."""
     epoch: int
     """The highest epoch the replica knows."""
     sequence: int
     """The last sequence number it sent or saw in that epoch."""
+    consuming: bool
+    """The broker counts it among the consumers of the shared queue."""
+    leading: bool
+    """It is the active one: `events` and `proven_ids` are all that was delivered and not settled."""
     events: tuple[RelayedEvent, ...]
+    proven_ids: tuple[EventId, ...]
+    """What was handed out and proven of late: whoever becomes active next may be delivered it again."""
 
 
 class Relay(_Message):
@@ -128,8 +144,8 @@ class Census(_Message):
     kind: Literal[Kind.CENSUS] = Kind.CENSUS
     ask_id: str
     replica: str
-    connections: dict[DiagnosisId, int]
-    unsettled: dict[DiagnosisId, int]
+    connections: Counts
+    unsettled: Counts
 
 
 ReplicaMessage = Ask | Answer | Relay | Proven | Bye | TakeOver | Presence | CensusAsk | Census

@@ -9,6 +9,7 @@ of the contract like the names.
 """
 
 import hashlib
+import re
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -75,6 +76,9 @@ class Header(StrEnum):
     DEATH = "x-death"
 
 
+_NODE_QUEUE = re.compile(r"realtime\.node\.[!-~]{1,100}\Z")
+
+
 def routing_key(diagnosis: DiagnosisId) -> str:
     """The key a task publishes with; also the binding of the diagnosis' queues."""
     return f"diagnosis.{diagnosis}"
@@ -111,6 +115,11 @@ def parse_queue(name: str) -> tuple[DiagnosisId, str | None] | None:
 def node_queue(replica: str) -> str:
     """The queue a replica is spoken to through."""
     return f"realtime.node.{replica}"
+
+
+def is_node_queue(name: str) -> bool:
+    """Whether a name that somebody gave can be a node queue's: nothing else is answered to."""
+    return _NODE_QUEUE.match(name) is not None
 
 
 def backlog_arguments(*, limit: int = BACKLOG_LIMIT, queue_type: QueueType = "classic") -> Arguments:

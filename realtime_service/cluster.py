@@ -7,9 +7,10 @@ came back: while the broker is away nobody is forgotten, for nobody could be hea
 """
 
 import asyncio
+import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, NamedTuple
 
 import structlog
@@ -41,6 +42,8 @@ class Counted(NamedTuple):
     """Deliveries of shared queues that are handed out and not settled: the broker does not count them as ready."""
     silent: list[str]
     """Replicas that did not answer."""
+    by_replica: Mapping[str, Counts] = {}
+    """`connections`, of each replica that answered."""
 
 
 class Cluster:
@@ -62,6 +65,7 @@ class Cluster:
         self._asked: dict[str, _Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_heard = False
+        self._knows_all_from = math.inf  # on the loop's clock
         self._leaving = False
 
     async def run(self) -> None:
@@ -81,6 +85,12 @@ class Cluster:
         except TimeoutError:
             pass  # the others will miss it
 
+    def others(self) -> frozenset[str] | None:
+        """The other replicas, by their node queues; None until they have had the time to say that they are there."""
+        if asyncio.get_running_loop().time() < self._knows_all_from:
+            return None
+        return frozenset(self._others)
+
     async def census(self) -> Counted:
         """Ask everybody, and count what is here and what came in time. Raises nothing."""
         asked = _Asked(set(self._others))
@@ -95,12 +105,14 @@ class Cluster:
             log.warning("replicas_not_counted", missing=len(asked.missing))
         finally:
             del self._asked[ask_id]
+        by_replica = {self._replica: self._connections()}
         connections, unsettled = Counter(self._connections()), Counter(self._unsettled())
         for answer in asked.answers.values():
+            by_replica[answer.replica] = answer.connections
             connections.update(answer.connections)
             unsettled.update(answer.unsettled)
         silent = [other.replica for node in asked.missing if (other := self._others.get(node))]
-        return Counted(dict(connections), dict(unsettled), sorted(silent))
+        return Counted(dict(connections), dict(unsettled), sorted(silent), by_replica)
 
     def heard(self, message: Presence | CensusAsk | Census) -> None:
         """A message came through the node queue."""
@@ -126,6 +138,7 @@ class Cluster:
         """A word of ours came back: others are heard, too, and have had their time to say theirs."""
         if not self._is_heard:
             self._is_heard = True
+            self._knows_all_from = asyncio.get_running_loop().time() + ANSWER_SECONDS
             self._spawn_first_ask()
         for node, other in list(self._others.items()):
             other.missed += 1

@@ -22,7 +22,6 @@ from realtime_service.domain.room import (
     SHARED,
     Barrier,
     Effect,
-    Held,
     Member,
     Park,
     Relay,
@@ -32,9 +31,11 @@ from realtime_service.domain.room import (
     Settle,
     TellGap,
     TellProven,
+    Word,
 )
 from realtime_service.domain.sessions import Depth, Replicas, Session, Sessions
 from realtime_service.frames import text_frame
+from realtime_service.logs import hashed
 from realtime_service.metrics import Metrics
 from realtime_service.neighbours import Neighbours
 
@@ -42,6 +43,9 @@ log = structlog.get_logger(__name__)
 
 SEEDING_SECONDS: Final = 2.0
 """How long a new device's own queue waits for the shared stream."""
+CROWD: Final = 32
+"""Connections of a room from which on not each is asked for a proof of each event: it is asked once a second."""
+ASKED_OF_A_CROWD: Final = 4
 RENEW_SECONDS: Final = 300.0
 """A session whose oldest delivery did not move between two looks is re-opened: RabbitMQ closes channels on which a
 delivery stays unacknowledged for 30 minutes (`consumer_timeout`)."""
@@ -53,10 +57,13 @@ class Connection(Protocol):
     diagnosis: DiagnosisId
     member: Member
     connected_at: float
-    """Unix seconds."""
+    """When its handshake came, in Unix seconds."""
 
-    def write(self, frame: bytes) -> None:
-        """Send a WebSocket frame, after the welcome and behind everything written before."""
+    def send(self, event: EventId, frame: bytes) -> None:
+        """Send an event's WebSocket frame, after the welcome and behind everything written before; note its receipt."""
+
+    def ask(self) -> None:
+        """Ask for a proof of what was sent with the next write, not some time later."""
 
     def tell_gap(self, evicted: int | None) -> None:
         """Tell the client that events were dropped."""
@@ -67,12 +74,37 @@ class Connection(Protocol):
     def end(self, code: CloseCode) -> None:
         """Close; no frame is written after this."""
 
+    def end_when_proven(self, code: CloseCode) -> None:
+        """Close as soon as nothing is unproven."""
+
+
+class Observer(Protocol):
+    """Somebody who looks on. Every call returns at once."""
+
+    def came_or_left(self, diagnosis: DiagnosisId, member: Member) -> None:
+        """A connection came, or is gone."""
+
+    def delivered(self, session: SessionKey, event: Event, *, redelivered: bool) -> None:
+        """The broker handed an event over."""
+
+    def relayed(self, event: Event) -> None:
+        """Other replicas are being told of an event."""
+
+    def sent(self, event: Event, members: tuple[Member, ...], *, repeated: bool) -> None:
+        """An event was written to these connections."""
+
+    def proven(self, diagnosis: DiagnosisId, member: Member, events: tuple[EventId, ...]) -> None:
+        """A connection proved that it has these events."""
+
+    def left_unproven(self, diagnosis: DiagnosisId, member: Member, events: tuple[EventId, ...]) -> None:
+        """A connection is gone and had not proved these events."""
+
 
 class _Place:
     """A room, its sockets and its sessions."""
 
     def __init__(self, hub: "Hub", diagnosis: DiagnosisId) -> None:
-        self.room = Room(diagnosis, since=int(time.time()))
+        self.room = Room(diagnosis, clock=lambda: time.time_ns() // 1000)
         self.connections: dict[ConnectionId, Connection] = {}
         self.counted = False
         """It is known whether other replicas have clients of this diagnosis."""
@@ -84,6 +116,7 @@ class _Place:
         self.releasing: dict[str, asyncio.Task[None]] = {}
         self.closing: asyncio.Task[None] | None = None
         self.seen: tuple[int, int] | None = None
+        self.turn = 0
 
     def session(self, key: SessionKey) -> Session | None:
         return self.shared if key is SHARED else self.devices.get(key)
@@ -94,12 +127,28 @@ class _Place:
     def perform(self, effects: Iterable[Effect]) -> None:
         self._hub.perform(self, effects)
 
+    def has_newer(self, than: Connection) -> bool:
+        """Whether the device of this connection opened another one since: admission may take its time."""
+        age = (than.connected_at, than.member.id)
+        return any(
+            (each.connected_at, each.member.id) > age
+            for each in self.connections.values()
+            if each.member.device == than.member.device
+        )
+
+    def sample(self, connections: list[Connection]) -> list[Connection]:
+        """Whom to ask at once for a proof of an event: of a crowd a few, in turn; one proof settles it."""
+        size = len(connections)
+        if size <= CROWD:
+            return connections
+        self.turn = (self.turn + ASKED_OF_A_CROWD) % size
+        return connections[self.turn : self.turn + ASKED_OF_A_CROWD]
+
     def yield_device(self, key: str, newer: tuple[float, str]) -> None:
         """End older connections of a device than `newer`: (connect time, connection id)."""
         for connection in list(self.connections.values()):
             at, member = connection.connected_at, connection.member
             if member.device == key and member.id != newer[1] and (at, member.id) < newer:
-                log.info("connection_replaced", connection=member.id)
                 connection.end(CloseCode.REPLACED)
                 self._hub.leave(connection)
 
@@ -113,8 +162,8 @@ class _Listener:
         self._key = key
         self._member = member
         self._was_open = False
-        self.held: list[Held] = []
-        """What other replicas hold, for a device that turns out to be new."""
+        self.words: list[Word] = []
+        """What other replicas say, for a device that turns out to be new."""
 
     def making(self) -> None:
         if self._member is not None:
@@ -126,10 +175,13 @@ class _Listener:
         if self._member is not None and self._key is not SHARED and first:
             if self._member not in room.members:
                 return
-            effects += room.join_device(self._member, new=made, held=self.held)
+            effects += room.join_device(self._member, new=made, words=self.words)
             if made:
                 self._place.made.add(self._key)
         self._was_open = True
+        if made and not first:
+            self._hub.metrics.queues_lost.inc()
+            log.warning("queue_lost", diagnosis=hashed(room.diagnosis), device=self._key is not SHARED)
         if self._current:
             effects += room.opened(self._key, generation, ready, full=full or (made and not first))
         self._hub.perform(self._place, effects)
@@ -138,6 +190,8 @@ class _Listener:
 
     def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
         self._hub.metrics.delivered.inc()
+        if self._hub.observer:
+            self._hub.observer.delivered(self._key, event, redelivered=redelivered)
         if self._current:
             effects = self._place.room.deliver(self._key, tag, event, redelivered=redelivered)
             self._hub.perform(self._place, effects)
@@ -181,6 +235,7 @@ class Hub:
         self.metrics = metrics
         self.on_room: Callable[[DiagnosisId], None] = lambda _: None
         """Told of every diagnosis that somebody watches."""
+        self.observer: Observer | None = None
         self._join_timeout_seconds = join_timeout_seconds
         self._quota = DeviceQuota(new_devices_per_day)
         self._places: dict[DiagnosisId, _Place] = {}
@@ -200,16 +255,16 @@ class Hub:
                 place, ask = await self._enter(connection)
                 await place.shared.opened()
                 self._check_still_here(place, connection)
-                held = await self._ask(place, connection) if ask else []
+                words = await self._ask(place, connection) if ask else []
                 self._check_still_here(place, connection)
                 if member.device is not None:
-                    return await self._open_device(place, connection, member.device, held)
+                    return await self._open_device(place, connection, member.device, words)
                 if ask:
-                    self.perform(place, place.room.arrive(member, held))
+                    self.perform(place, place.room.arrive(member, words))
                 return True
         except TimeoutError:
             self.leave(connection)
-            raise Disconnect(CloseCode.TRY_LATER, "the broker did not answer in time") from None
+            raise Disconnect(CloseCode.TRY_LATER, "the broker did not answer in time", "broker") from None
         except BaseException:
             self.leave(connection)
             raise
@@ -222,11 +277,16 @@ class Hub:
             return
         del place.connections[member.id]
         self.metrics.connections.dec()
+        if self.observer:
+            self.observer.came_or_left(connection.diagnosis, member)
+            if owed := member.receipts.owed:
+                self.observer.left_unproven(connection.diagnosis, member, owed)
         key = member.device
         device = place.room.devices.get(key) if key is not None else None
         if key is not None and (device is None or device.member is member):
             self._release_device(place, key)
         self.perform(place, place.room.leave(member))
+        self.neighbours.left(place)
         if not place.connections:
             place.closing = self._spawn(self._close(place))
 
@@ -256,8 +316,7 @@ class Hub:
         """A device's queue is about to be made. Raises Disconnect(1013) when its user had too many of late."""
         if not self._quota.take(member.user, asyncio.get_running_loop().time()):
             self.metrics.devices_refused.inc()
-            log.warning("device_refused", connection=member.id)
-            raise Disconnect(CloseCode.TRY_LATER, "too many new devices today")
+            raise Disconnect(CloseCode.TRY_LATER, "too many new devices today", "devices")
 
     # What the broker tells
 
@@ -267,7 +326,9 @@ class Hub:
         place = self._places.get(parsed[0]) if parsed else None
         if parsed is None or place is None:
             return
-        self.metrics.evicted.inc()
+        kind = "shared" if parsed[1] is SHARED else "device"
+        self.metrics.evicted.labels(queue=kind).inc()
+        log.warning("event_evicted", diagnosis=hashed(parsed[0]), queue=kind, event_id=event)
         self.perform(place, place.room.evicted(parsed[1], event))
 
     # What operators and the inherited façade ask
@@ -292,6 +353,13 @@ class Hub:
     def unsettled_by_diagnosis(self) -> dict[DiagnosisId, int]:
         """Deliveries of shared queues that are here and not settled: the broker does not count them as ready."""
         return {d: n for d, place in self._places.items() if (n := place.room.shared.unsettled)}
+
+    def unsettled_of(self, diagnosis: DiagnosisId) -> dict[SessionKey, int]:
+        """The same for each session of a diagnosis."""
+        if (place := self._places.get(diagnosis)) is None:
+            return {}
+        counts: dict[SessionKey, int] = {SHARED: place.room.shared.unsettled}
+        return counts | {key: device.window.unsettled for key, device in place.room.devices.items()}
 
     # Lifetimes
 
@@ -320,6 +388,8 @@ class Hub:
         diagnosis, member = connection.diagnosis, connection.member
         while (place := self._places.get(diagnosis)) and place.closing:
             await asyncio.wait([place.closing])
+        if place and member.device is not None and place.has_newer(connection):
+            raise Disconnect(CloseCode.REPLACED, "replaced before joining")
         if place is None:
             place = self._places[diagnosis] = _Place(self, diagnosis)
             self.metrics.rooms.set(len(self._places))
@@ -328,34 +398,36 @@ class Hub:
             self.sessions.watch(diagnosis)
         place.connections[member.id] = connection  # before an older one leaves, which would close the room
         self.metrics.connections.inc()
+        if self.observer:
+            self.observer.came_or_left(diagnosis, member)
         if member.device is not None:
             place.yield_device(member.device, (math.inf, member.id))
-        ask = not place.counted or bool(place.room.peers)
+        ask = not place.counted or not place.room.alone
         self.perform(place, place.room.join(member, ask=ask))
         return place, ask
 
-    async def _ask(self, place: _Place, connection: Connection) -> list[Held]:
-        """What other replicas hold. Of many that come at once, one asks whether there are others at all."""
+    async def _ask(self, place: _Place, connection: Connection) -> list[Word]:
+        """What other replicas say. Of many that come at once, one asks whether there are others at all."""
         if not place.counted:
             async with place.counting:
                 if not place.counted:
-                    return await self._held(place, connection)
-        return await self._held(place, connection) if place.room.peers else []
+                    return await self._words(place, connection)
+        return [] if place.room.alone else await self._words(place, connection)
 
-    async def _held(self, place: _Place, connection: Connection) -> list[Held]:
-        held, complete = await self.neighbours.held(place)
+    async def _words(self, place: _Place, connection: Connection) -> list[Word]:
+        words, complete = await self.neighbours.words(place)
         connection.member.unsure = not complete
-        return held
+        return words
 
-    async def _open_device(self, place: _Place, connection: Connection, key: str, held: list[Held]) -> bool:
-        if place.room.peers:
+    async def _open_device(self, place: _Place, connection: Connection, key: str, words: list[Word]) -> bool:
+        if not place.room.alone:
             self.neighbours.take_over(place, key, (connection.connected_at, connection.member.id))
         if releasing := place.releasing.get(key):
             await asyncio.wait([releasing])
         self._check_still_here(place, connection)
         place.made.discard(key)
         listener = _Listener(self, place, key, connection.member)
-        listener.held = held
+        listener.words = words
         session = place.devices[key] = self.sessions.device(place.room.diagnosis, key, listener)
         session.open()
         await session.opened()
@@ -401,6 +473,7 @@ class Hub:
         diagnosis = place.room.diagnosis
         self.neighbours.bye(place)
         try:
+            await self.neighbours.relayed(place)
             await place.shared.release()
             for releasing in list(place.releasing.values()):
                 await asyncio.wait([releasing])
@@ -415,9 +488,12 @@ class Hub:
             return False
         receipts = connection.member.receipts
         unproven, answered = receipts.unproven, receipts.answered
+        owed = receipts.owed if self.observer else ()
         effects = decide(place.room)
         proven = unproven - receipts.unproven
         self.metrics.proven.inc(proven)
+        if self.observer and proven:
+            self.observer.proven(connection.diagnosis, connection.member, owed[:proven])
         if proven or receipts.answered != answered:
             connection.progress()
         self.perform(place, effects)
@@ -433,29 +509,34 @@ class Hub:
                     if session := place.session(key):
                         session.settle(generation, tag)
                 case Park(key, generation, tag, reason):
-                    self.metrics.parked.inc()
                     if session := place.session(key):
                         session.park(generation, tag, reason)
                 case Relay():
                     self.neighbours.relay(place, effect)
+                    if self.observer:
+                        self.observer.relayed(effect.event)
                 case TellProven(events):
                     self.neighbours.proven(place, events)
                 case Barrier(generation):
                     self.neighbours.barrier(place, generation)
-                case TellGap(members, evicted):
+                case TellGap(members, evicted, cause):
+                    self.metrics.gaps.labels(cause=cause).inc()
+                    log.warning("gap", diagnosis=hashed(place.room.diagnosis), cause=cause, evicted=evicted)
                     for member in members:
                         if connection := place.connections.get(member.id):
-                            self.metrics.gaps.inc()
                             connection.tell_gap(evicted)
 
     def _send(self, place: _Place, send: Send) -> None:
         event = send.event
         frame = text_frame(event.repeated_message if send.repeated else event.message)
         self.metrics.sent.inc(len(send.members))
-        for member in send.members:
-            if connection := place.connections.get(member.id):
-                member.receipts.sent(event.id, len(frame))
-                connection.write(frame)
+        if self.observer:
+            self.observer.sent(event, send.members, repeated=send.repeated)
+        connections = [place.connections[each.id] for each in send.members if each.id in place.connections]
+        for connection in connections:
+            connection.send(event.id, frame)
+        for connection in place.sample(connections):
+            connection.ask()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -18,14 +18,25 @@ class Metrics:
             "realtime_messages_proven", "Event messages proved to have arrived", registry=registry
         )
         self.parked = Counter(
-            "realtime_events_parked", "Bad events brought to the parking queue", registry=registry
+            "realtime_events_parked", "Bad events brought to the parking queue", ["reason"], registry=registry
         )
         self.evicted = Counter(
-            "realtime_events_evicted", "Events dropped from a watched backlog", registry=registry
+            "realtime_events_evicted", "Events dropped from a watched backlog", ["queue"], registry=registry
         )
-        self.gaps = Counter("realtime_gap_notices", "Gap notices sent to clients", registry=registry)
+        self.gaps = Counter(
+            "realtime_gaps",
+            "Times that clients of a diagnosis may have missed events",
+            ["cause"],
+            registry=registry,
+        )
+        self.queues_lost = Counter(
+            "realtime_queues_lost", "Queues that were deleted while they were consumed", registry=registry
+        )
         self.closed = Counter(
-            "realtime_connections_closed", "Connections ended by the server", ["code"], registry=registry
+            "realtime_connections_closed",
+            "Connections refused or ended by the server",
+            ["code", "cause"],
+            registry=registry,
         )
         self.refused = Counter(
             "realtime_authentications_refused", "Tokens or diagnoses refused", ["reason"], registry=registry
@@ -44,6 +55,11 @@ class Metrics:
         self.relays_sent = Counter("realtime_relays_sent", "Events told to other replicas", registry=registry)
         self.relays_received = Counter(
             "realtime_relays_received", "Events told by other replicas", registry=registry
+        )
+        self.relays_failed = Counter(
+            "realtime_relays_failed",
+            "Relays that the broker did not confirm, and that were repeated",
+            registry=registry,
         )
         self.unanswered = Counter(
             "realtime_replicas_silent", "Joins that other replicas did not answer in time", registry=registry

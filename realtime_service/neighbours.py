@@ -17,8 +17,9 @@ from realtime_service.domain import room as decided
 from realtime_service.domain.errors import PublishError
 from realtime_service.domain.event import Event
 from realtime_service.domain.relays import Stamp
-from realtime_service.domain.room import Effect, Held, Room
+from realtime_service.domain.room import Effect, Held, Room, Word
 from realtime_service.domain.sessions import Depth, Replicas
+from realtime_service.logs import hashed
 from realtime_service.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -57,46 +58,79 @@ class Neighbours:
         self._replicas = replicas
         self._find = find
         self._metrics = metrics
+        self.known: Callable[[], frozenset[str] | None] | None = None
+        """The other replicas, where a queue does not count those who wait for their turn; None: not known yet."""
         self._asked: dict[str, _Asked] = {}
         self._barriers: dict[str, Callable[[], None]] = {}
         self._proven: dict[DiagnosisId, list[EventId]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._relaying: dict[asyncio.Task[None], Place] = {}
 
     # What the hub asks for
 
-    async def held(self, place: Place) -> tuple[list[Held], bool]:
-        """What other replicas hold unproven, and whether all of them said so in time."""
+    async def words(self, place: Place) -> tuple[list[Word], bool]:
+        """What other replicas say of a room, and whether all that consume its queue said so in time."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                consumers = (await place.depth()).consumers
+                expected = await self._expected(place)
         except Exception as error:
             log.warning("consumers_unknown", error=type(error).__name__)
             return [], False
         place.counted = True
-        if consumers <= 1:
+        if expected == 0:
+            place.room.acquainted = True
             return [], True  # those known may be away for a moment: they are told of events all the same
-        asked = _Asked(consumers - 1)
-        ask = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
-        self._asked[ask.ask_id] = asked
+        asked = await self._ask(place.room.diagnosis, expected)
+        answers = [answer for answer in asked.answers if answer.watching]
+        for answer in answers:
+            place.room.peers.add(answer.sender)
+        if expected is not None and asked.complete.is_set():
+            place.room.acquainted = True
+        words = [_word(answer) for answer in answers]
+        if words:
+            place.room.stream.catch_up(max(word.at for word in words))
+        return words, expected is None or asked.complete.is_set()
+
+    async def _expected(self, place: Place) -> int | None:
+        """How many other replicas are to answer; None: as many as do so in time. Raises when the queue does not say.
+
+        A classic queue counts the consumers that wait for their turn, a quorum queue does not (RabbitMQ 3.10 to 4.3).
+        """
+        if self.known is None:
+            return max(0, (await place.depth()).consumers - 1)
+        others = self.known()
+        return None if others is None else len(others)
+
+    async def _ask(self, diagnosis: DiagnosisId, expected: int | None) -> "_Asked":
+        everybody = self.known is not None
+        sender, ask_id = self._replicas.name, uuid.uuid4().hex
+        ask = Ask(sender=sender, diagnosis_id=diagnosis, ask_id=ask_id, everybody=everybody)
+        asked = self._asked[ask_id] = _Asked(expected, everybody=everybody)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._replicas.tell_room(place.room.diagnosis, ask)
+                if everybody:
+                    await self._replicas.tell_all(ask)
+                else:
+                    await self._replicas.tell_room(diagnosis, ask)
                 await asked.complete.wait()
         except (TimeoutError, PublishError):
-            self._metrics.unanswered.inc()
-            log.warning("replicas_silent", expected=asked.expected, answered=len(asked.answers))
+            if expected is not None:
+                self._metrics.unanswered.inc()
+                log.warning("replicas_silent", expected=expected, answered=len(asked.answers))
         finally:
-            del self._asked[ask.ask_id]
-        for answer in asked.answers:
-            place.room.peers.add(answer.sender)
-        if asked.answers:
-            place.room.stream.catch_up(max(Stamp(each.epoch, each.sequence) for each in asked.answers))
-        held = [_held(place.room.diagnosis, each) for answer in asked.answers for each in answer.events]
-        return held, asked.complete.is_set()
+            del self._asked[ask_id]
+        return asked
 
     def relay(self, place: Place, relay: decided.Relay) -> None:
         """Tell the others of an event; the room hears when the broker has it."""
-        self._spawn(self._relay(place, relay))
+        task = self._spawn(self._relay(place, relay))
+        self._relaying[task] = place
+        task.add_done_callback(self._relaying.pop)
+
+    async def relayed(self, place: Place) -> None:
+        """Wait a moment for what the others are being told: what is proven and not relayed would come again."""
+        if tasks := [task for task, whose in self._relaying.items() if whose is place]:
+            await asyncio.wait(tasks, timeout=ANSWER_SECONDS)
 
     def proven(self, place: Place, events: Iterable[EventId]) -> None:
         """Tell whoever consumed these events that clients here have them; what comes within a moment goes along."""
@@ -106,22 +140,27 @@ class Neighbours:
             asyncio.get_running_loop().call_later(PROVEN_SECONDS, self._tell_proven, diagnosis)
         self._proven[diagnosis].extend(events)
 
+    def left(self, place: Place) -> None:
+        """Who proved something left, and may be about to join elsewhere: it is told at once."""
+        self._tell_proven(place.room.diagnosis)
+
     def _tell_proven(self, diagnosis: DiagnosisId) -> None:
-        events = tuple(self._proven.pop(diagnosis))
+        if not (events := tuple(self._proven.pop(diagnosis, ()))):
+            return
         message = Proven(sender=self._replicas.name, diagnosis_id=diagnosis, event_ids=events)
         self._spawn(self._tell_room(diagnosis, message))
 
     def barrier(self, place: Place, generation: int) -> None:
         """Let word come through this replica's own node queue, behind all that was said before."""
 
-        def passed() -> None:
+        def passed(*, heard: bool) -> None:
             if self._barriers.pop(ask.ask_id, None):
-                place.perform(place.room.barrier_passed(generation))
+                place.perform(place.room.barrier_passed(generation, heard=heard))
 
         ask = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
-        self._barriers[ask.ask_id] = passed
+        self._barriers[ask.ask_id] = lambda: passed(heard=True)
         self._spawn(self._tell(self._replicas.name, ask))
-        asyncio.get_running_loop().call_later(BARRIER_SECONDS, passed)
+        asyncio.get_running_loop().call_later(BARRIER_SECONDS, lambda: passed(heard=False))
 
     def back(self, place: Place) -> None:
         """The shared queue is consumed again. Who opened the room meanwhile does not know of this replica."""
@@ -141,7 +180,7 @@ class Neighbours:
 
     def bye(self, place: Place) -> None:
         """The last client of a diagnosis left this replica."""
-        if place.room.peers:
+        if not place.room.alone:
             message = Bye(sender=self._replicas.name, diagnosis_id=place.room.diagnosis)
             self._spawn(self._tell_room(place.room.diagnosis, message))
 
@@ -163,13 +202,15 @@ class Neighbours:
         if isinstance(message, Answer):
             if asked := self._asked.get(message.ask_id):
                 asked.answered(message)
-            elif place := self._find(message.diagnosis_id):
+            elif message.watching and (place := self._find(message.diagnosis_id)):
                 place.room.peers.add(message.sender)
             return
         if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver):
             return
         place = self._find(message.diagnosis_id)
         if place is None:
+            if isinstance(message, Ask) and message.everybody:
+                self._answer_without_room(message)
             return
         match message:
             case Ask():
@@ -177,7 +218,7 @@ class Neighbours:
             case Relay():
                 held = _held(message.diagnosis_id, message.event)
                 self._metrics.relays_received.inc()
-                place.perform(place.room.relayed(held.event, held.stamp))
+                place.perform(place.room.relayed(held.event, held.stamp, repeated=message.event.redelivered))
             case Proven():
                 place.perform(place.room.proved_elsewhere(message.event_ids))
             case Bye():
@@ -188,14 +229,32 @@ class Neighbours:
     def _answer(self, place: Place, ask: Ask) -> None:
         """Say what is unproven here. From here on the asker is told of every event: behind this answer."""
         place.room.peers.add(ask.sender)
-        at = place.room.stream.at
+        word = place.room.word()
         answer = Answer(
             sender=self._replicas.name,
             diagnosis_id=ask.diagnosis_id,
             ask_id=ask.ask_id,
-            epoch=at.epoch,
-            sequence=at.sequence,
-            events=tuple(_relayed(held.event, held.stamp) for held in place.room.held()),
+            epoch=word.at.epoch,
+            sequence=word.at.sequence,
+            consuming=place.room.consuming,
+            leading=word.leading,
+            events=tuple(_relayed(held.event, held.stamp) for held in word.held),
+            proven_ids=word.proven,
+        )
+        self._spawn(self._tell(ask.sender, answer))
+
+    def _answer_without_room(self, ask: Ask) -> None:
+        answer = Answer(
+            sender=self._replicas.name,
+            diagnosis_id=ask.diagnosis_id,
+            ask_id=ask.ask_id,
+            watching=False,
+            epoch=0,
+            sequence=0,
+            consuming=False,
+            leading=False,
+            events=(),
+            proven_ids=(),
         )
         self._spawn(self._tell(ask.sender, answer))
 
@@ -203,13 +262,14 @@ class Neighbours:
         message = Relay(
             sender=self._replicas.name,
             diagnosis_id=place.room.diagnosis,
-            event=_relayed(relay.event, relay.stamp),
+            event=_relayed(relay.event, relay.stamp, repeated=relay.repeated),
         )
         while self._find(place.room.diagnosis) is place:
             try:
                 await self._replicas.tell_room(place.room.diagnosis, message)
             except PublishError as error:
-                log.warning("relay_failed", error=str(error))
+                self._metrics.relays_failed.inc()
+                log.warning("relay_failed", diagnosis=hashed(place.room.diagnosis), error=str(error))
                 await asyncio.sleep(RELAY_AGAIN_SECONDS)
             else:
                 self._metrics.relays_sent.inc()
@@ -228,24 +288,32 @@ class Neighbours:
         except PublishError as error:
             log.warning("replicas_not_told", kind=message.kind, error=str(error))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Asked:
     """A question to the other replicas."""
 
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
+    def __init__(self, expected: int | None, *, everybody: bool) -> None:
+        self._expected = expected
+        self._everybody = everybody
         self.answers: list[Answer] = []
         self.complete = asyncio.Event()
 
     def answered(self, answer: Answer) -> None:
         self.answers.append(answer)
-        if len({each.sender for each in self.answers}) >= self.expected:
+        senders = {each.sender for each in self.answers if self._everybody or each.consuming}
+        if self._expected is not None and len(senders) >= self._expected:
             self.complete.set()
+
+
+def _word(answer: Answer) -> Word:
+    held = tuple(_held(answer.diagnosis_id, each) for each in answer.events)
+    return Word(Stamp(answer.epoch, answer.sequence), answer.leading, held, answer.proven_ids)
 
 
 def _held(diagnosis: DiagnosisId, relayed: RelayedEvent) -> Held:
@@ -259,7 +327,7 @@ def _held(diagnosis: DiagnosisId, relayed: RelayedEvent) -> Held:
     return Held(event, Stamp(relayed.epoch, relayed.sequence))
 
 
-def _relayed(event: Event, stamp: Stamp) -> RelayedEvent:
+def _relayed(event: Event, stamp: Stamp, *, repeated: bool = False) -> RelayedEvent:
     return RelayedEvent(
         event_id=event.id,
         message=event.message.decode(),
@@ -267,4 +335,5 @@ def _relayed(event: Event, stamp: Stamp) -> RelayedEvent:
         exclude_connection_id=event.excluded,
         epoch=stamp.epoch,
         sequence=stamp.sequence,
+        redelivered=repeated,
     )

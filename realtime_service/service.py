@@ -14,10 +14,10 @@ import structlog
 from aiohttp import web
 
 from contracts import topology
-from contracts.close_codes import CloseCode
 from contracts.replicas import ReplicaMessage
 from realtime_service.adapters.database import OwnershipDatabase
 from realtime_service.adapters.management import ManagementApi, virtual_host
+from realtime_service.adapters.rabbitmq.asking import QueueDepths
 from realtime_service.adapters.rabbitmq.backlogs import QueueBacklogs
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
 from realtime_service.adapters.rabbitmq.first_contact import FirstContact
@@ -37,8 +37,10 @@ from realtime_service.event_publisher import EventPublisher
 from realtime_service.hub import Hub
 from realtime_service.metrics import Metrics
 from realtime_service.settings import Settings, require_token_settings
+from realtime_service.web import console
 from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols, redact_unreadable_requests
 from realtime_service.web.app import Ports, create_app
+from realtime_service.web.draining import send_away
 from realtime_service.web.rate import CallerLimits
 from realtime_service.web.recheck import OwnershipRecheck
 from realtime_service.web.timekeeper import Timekeeper
@@ -52,9 +54,6 @@ MAX_HEADER_BYTES: Final = 20 * 1024
 """A request line or header: a token of 16 KiB fits in."""
 SHUTDOWN_SECONDS: Final = 5.0
 """How long requests under way may take once all sockets are closed."""
-BALANCER_SHARE: Final = 0.3
-"""The part of the drain in which balancers notice `/readyz`; the rest is spread over the clients."""
-DRAIN_STEP_SECONDS: Final = 0.1
 
 
 class Service:
@@ -72,19 +71,8 @@ class Service:
     async def drain(self) -> None:
         """Refuse newcomers, let balancers notice, then tell all clients to come back elsewhere (1012), spread out."""
         self._route.draining = True
-        connections = self._hub.connections()
-        if not connections:
-            return
-        seconds = self._settings.drain_seconds
-        log.info("draining", connections=len(connections), seconds=seconds)
-        await asyncio.sleep(seconds * BALANCER_SHARE)
-        connections = self._hub.connections()
-        steps = max(1, int(seconds * (1 - BALANCER_SHARE) / DRAIN_STEP_SECONDS))
-        for step in range(min(steps, len(connections))):
-            if step:
-                await asyncio.sleep(DRAIN_STEP_SECONDS)
-            for connection in connections[step::steps]:
-                connection.end(CloseCode.RESTARTING)
+        log.info("draining", connections=len(self._hub.connections()), seconds=self._settings.drain_seconds)
+        await send_away(self._hub.connections, self._settings.drain_seconds)
 
 
 class _Readiness:
@@ -110,10 +98,13 @@ class _Readiness:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, share_port: bool = False) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings, *, share_port: bool = False, demo_tokens: console.DemoTokens | None = None
+) -> AsyncIterator[Service]:
     """A replica, listening. A broker or database that is away does not keep it from starting: `/readyz` says so.
 
     `share_port`: others listen there, too; the kernel spreads the connections.
+    `demo_tokens`: what the console hands out to browsers on this machine.
     Raises SettingsError, and OSError when the port is taken.
     """
     require_token_settings(settings)
@@ -131,7 +122,8 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             ConfirmedPublisher(amqp_url, name=f"realtime {replica} publishes")
         )
         link = BrokerLink(amqp_url, f"realtime {replica} consumes", metrics.broker_up.set)
-        parking = Parking(publisher)
+        parking = Parking(publisher, link)
+        parking.on_parked = lambda reason: metrics.parked.labels(reason=reason).inc()
         stack.push_async_callback(parking.close)
         hub: Hub
         cluster: Cluster
@@ -164,6 +156,8 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
             new_devices_per_day=settings.new_devices_per_day,
         )
         cluster = Cluster(replicas, replica, hub.connections_by_diagnosis, hub.unsettled_by_diagnosis)
+        if settings.queue_type == "quorum":
+            hub.neighbours.known = cluster.others
         backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))
         stack.push_async_callback(backlogs.close)
         hub.on_room = door.on_diagnosis = backlogs.note
@@ -208,6 +202,9 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
                 websocket=route,
             )
         )
+        if settings.console:
+            depths = QueueDepths(lambda: link.connection)
+            console.Console(console.Ports(replica, hub, cluster, depths, demo_tokens)).install(app)
         port = await _listen(app, settings, stack, share_port=share_port)
         set_running(manager)
         stack.callback(set_running, None)
@@ -216,7 +213,11 @@ async def running(settings: Settings, *, share_port: bool = False) -> AsyncItera
 
 
 async def serve(
-    settings: Settings, started: "asyncio.Future[Service] | None" = None, *, lifeline: int | None = None
+    settings: Settings,
+    started: "asyncio.Future[Service] | None" = None,
+    *,
+    lifeline: int | None = None,
+    demo_tokens: console.DemoTokens | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain.
 
@@ -233,7 +234,7 @@ async def serve(
         loop.add_signal_handler(signum, stop)
     if lifeline is not None:
         _when_closed(lifeline, stopping.set)
-    async with running(settings, share_port=lifeline is not None) as service:
+    async with running(settings, share_port=lifeline is not None, demo_tokens=demo_tokens) as service:
         if started is not None:
             started.set_result(service)
         await stopping.wait()

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     """New device queues a user may cause in 24 hours: each is durable, and a `client_id` costs nothing to invent."""
     publish_timeout_seconds: float = Field(5, ge=0.1, le=60)
     """Seconds to wait for the broker's confirm before a publish counts as failed."""
+    console: bool = False
+    """Whether `/console` shows operators how events flow. Anybody gets the page; what it shows needs the scope
+    `operator`."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], LowerCase] = "info"
     """Least severity that is logged."""
     log_format: Annotated[Literal["json", "console"], LowerCase] = "json"

@@ -1,5 +1,5 @@
 """Fixtures for all tests; each is written, and explained, in `tests/support`."""
 
-from tests.support.servers import broker, postgresql_url, pytest_collection_finish
+from tests.support.servers import broker, chromium_program, postgresql_url, pytest_collection_finish
 
-__all__ = ["broker", "postgresql_url", "pytest_collection_finish"]
+__all__ = ["broker", "chromium_program", "postgresql_url", "pytest_collection_finish"]

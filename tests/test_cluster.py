@@ -9,7 +9,7 @@ import pytest
 from contracts.ids import DiagnosisId
 from contracts.replicas import MESSAGES, Census, CensusAsk, Presence, ReplicaMessage
 from realtime_service import cluster
-from realtime_service.cluster import Cluster
+from realtime_service.cluster import Cluster, Counted
 from realtime_service.domain.errors import PublishError
 from tests.service.harness.waiting import until
 
@@ -129,7 +129,7 @@ async def test_a_replica_that_leaves_is_not_waited_for(quick: None, monkeypatch:
         monkeypatch.setattr(cluster, "ANSWER_SECONDS", 30.0)
         await b.leave()
         async with asyncio.timeout(5):
-            assert await a.census() == ({ONE: 1}, {}, [])
+            assert await a.census() == Counted({ONE: 1}, {}, [], {"a": {ONE: 1}})
 
 
 async def test_while_the_broker_is_away_nobody_is_forgotten_and_the_own_numbers_are_told(quick: None) -> None:
@@ -139,6 +139,20 @@ async def test_while_the_broker_is_away_nobody_is_forgotten_and_the_own_numbers_
         exchange.available = False
         for _ in range(20):
             await asyncio.sleep(cluster.PRESENCE_SECONDS)
-            assert await a.census() == ({ONE: 1}, {ONE: 2}, ["b"])
+            assert await a.census() == Counted({ONE: 1}, {ONE: 2}, ["b"], {"a": {ONE: 1}})
         exchange.available = True
         await counts(a, {ONE: 1, TWO: 1}, [])
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_replica_names_the_others_once_they_have_had_the_time_to_say_that_they_are_there() -> None:
+    exchange = Exchange()
+    async with replica(exchange, "one", {}, {}) as one:
+        assert one.others() is None
+        async with replica(exchange, "two", {}, {}) as two:
+            assert two.others() is None
+            await until(lambda: two.others() is not None, "the others had their time")
+            assert two.others() == frozenset({"node of one"})
+            assert one.others() == frozenset({"node of two"})
+            await two.leave()
+        await until(lambda: one.others() == frozenset(), "it is alone")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.close_codes import CloseCode
-from contracts.ids import ConnectionId, DiagnosisId, UserId
+from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import WebSocketMessage, rfc3339
 from realtime_service import publisher
 from realtime_service.connection_manager import ConnectionManager, get_connection_manager
@@ -53,9 +53,13 @@ class Inside:
         self.connected_at = time.time()
         self.ended: CloseCode | None = None
 
-    def write(self, frame: bytes) -> None: ...
+    def send(self, event: EventId, frame: bytes) -> None: ...
+
+    def ask(self) -> None: ...
 
     def tell_gap(self, evicted: int | None) -> None: ...
+
+    def end_when_proven(self, code: CloseCode) -> None: ...
 
     def progress(self) -> None: ...
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,19 +23,17 @@ import jsonschema
 import pika
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.typing import Subprotocol
 
 from contracts import topology
 from contracts.close_codes import CloseCode
 from contracts.documents import openapi
 from contracts.documents.shapes import SHAPES
 from contracts.ids import DiagnosisId
-from contracts.messages import SUBPROTOCOL
 from realtime_service.cli import COMMANDS
 from realtime_service.embedded.rabbitmq import Broker
 from realtime_service.event_publisher import EventPublisher
 from realtime_service.settings import Settings
+from tests.browser.clients import node
 from tests.service.harness.waiting import until, until_true
 from tests.support import readme, servers
 from tests.support.postgresql import SETTING as DATABASE_SETTING
@@ -47,8 +45,6 @@ BLOCKS: Final = readme.blocks(TEXT)
 START_SECONDS: Final = 55.0
 """A private broker with its management page: some 8 s on two idle cores."""
 BLOCK_SECONDS: Final = 30.0
-NODE: Final = (20, 10)
-"""The first Node with a WebSocket of its own, behind a flag until 22."""
 MAY_BE_MISSING: Final = ("amqp-publish", "curl")
 """Programs the examples use that no package of ours brings."""
 
@@ -86,6 +82,7 @@ def test_every_link_leads_somewhere() -> None:
 def test_every_variable_exists() -> None:
     known = {f"REALTIME_{name.upper()}" for name in Settings.model_fields}
     known |= {f"{name}_FILE" for name in known} | {servers.BROKER_SETTING, DATABASE_SETTING}
+    known.add("REALTIME_TEST_QUEUE_TYPE")  # tests/service/conftest.py
     assert set(re.findall(r"REALTIME_[A-Z_]+", TEXT)) <= known
 
 
@@ -93,16 +90,6 @@ def test_every_close_code_exists() -> None:
     """A close code stands in code quotes, and no other number of four digits does."""
     named = {int(number) for number in re.findall(r"`(\d{4})`", readme.prose(TEXT))}
     assert named <= {code.value for code in CloseCode}
-    advised = {int(number) for block in _blocks("js") + _blocks("dart") for number in _codes(block)}
-    assert advised <= {code.value for code in CloseCode}
-
-
-def _codes(block: Block) -> list[str]:
-    return [
-        number
-        for listed in re.findall(r"[\[{]((?:\d{4}, )+\d{4})[\]}]", block.text)
-        for number in listed.split(", ")
-    ]
 
 
 def test_the_routes_are_those_of_the_contract() -> None:
@@ -389,84 +376,40 @@ def _depth(channel: Any, queue: str) -> int:
     return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
-def _node() -> tuple[str, ...]:
-    """How to start Node with a WebSocket; skips the test where there is none."""
-    program = shutil.which("node")
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True).stdout if program else ""
-    version = tuple(int(part) for part in re.findall(r"\d+", shown))
-    if program is None or version < NODE:
-        pytest.skip("Node 20.10 or later is not installed")
-    return (program,) if version >= (22,) else (program, "--experimental-websocket")
-
-
 @pytest.fixture
-def script(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a program of the JavaScript block and a line that calls it."""
+def script(tmp_path: Path) -> str:
+    """A program of the JavaScript block, and what an app brings along; it ends with the first event."""
     (block,) = _blocks("js")
+    (tmp_path / "client.js").write_bytes((ROOT / "realtime_service/web/static/client.js").read_bytes())
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    path = tmp_path / "watch.js"
+    path.write_text(f"""
+        const server = process.env.SERVER;
+        const fetchToken = async () => process.env.TOKEN;
+        const show = (type, data) => {{ console.log(type, JSON.stringify(data)); client.close(); }};
+        const showState = (state, code) => {{ if (code) console.log(state, code); }};
+        const loadCurrentState = () => console.log("gap");
+        {block.text}
+    """)
+    return str(path)
 
-    def write(call: str) -> str:
-        path = tmp_path / "watch.mjs"
-        path.write_text(f"{block.text}\n{call}\n")
-        return str(path)
 
-    return write
-
-
-async def test_the_javascript_client_shows_an_event(demo: Demo, script: Callable[[str], str]) -> None:
-    node = _node()
-    path = script(
-        "watch(process.env.URL, () => process.env.TOKEN,"
-        " (event) => { console.log(event.event_id); process.exit(0); }, () => {});"
-    )
+async def test_the_javascript_client_shows_an_event(demo: Demo, script: str) -> None:
     others = await demo.connections()
-    running = asyncio.create_task(demo.run(*node, path, URL=demo.url))
+    running = asyncio.create_task(demo.run(*node(websocket=True), script))
 
     async def has_come() -> bool:
         return running.done() or await demo.connections() > others
 
     await until_true(has_come, "it is connected")
-    event_id = await demo.publish(11)
-    assert await running == f"{event_id}\n"
+    await demo.publish(11)
+    shown = (await running).splitlines()
+    data = {"feedback_id": 11, "rating": 5, "effectiveness": 0.5}
+    assert shown == [f"feedback_update {json.dumps(data, separators=(',', ':'))}", "closed 1000"]
 
 
-async def test_the_javascript_client_comes_back_and_shows_an_event_once(
-    demo: Demo, script: Callable[[str], str]
-) -> None:
-    node = _node()
-    event = {"type": "feedback_update", "data": {}}
-    first, again, second = event | {"event_id": "1"}, event | {"event_id": "1"}, event | {"event_id": "2"}
-    visits: list[tuple[list[dict[str, Any]], CloseCode]] = [
-        ([{"type": "connect", "data": {"gap": False}}, first], CloseCode.RESTARTING),
-        ([{"type": "connect", "data": {"gap": True}}, again, second], CloseCode.REPLACED),
-    ]
-
-    async def serve_once(client: ServerConnection) -> None:
-        messages, code = visits.pop(0)
-        for message in messages:
-            await client.send(json.dumps(message))
-        await client.close(code)
-
-    async with serve(serve_once, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        path = script(
-            f'watch("ws://127.0.0.1:{port}", () => "x", (event) => console.log(event.event_id),'
-            ' () => console.log("gap"));'
-        )
-        process = await demo.start(*node, path)
-        async with asyncio.timeout(BLOCK_SECONDS):
-            out, err = await process.communicate()
-    assert out == b"1\ngap\n2\n"
-    assert err == b"refused: 4409\n"
-
-
-async def test_the_javascript_client_obeys_a_refusal(demo: Demo, script: Callable[[str], str]) -> None:
-    node = _node()
-    process = await demo.start(
-        *node, script('watch(process.env.URL, () => "x.y.z", () => {}, () => {});'), URL=demo.url
-    )
-    async with asyncio.timeout(BLOCK_SECONDS):
-        _, err = await process.communicate()  # it ends: nothing is left to wait for
-    assert err == b"refused: 1008\n"
+async def test_the_javascript_client_obeys_a_refusal(demo: Demo, script: str) -> None:
+    assert await demo.run(*node(websocket=True), script, TOKEN="x.y.z") == "closed 1008\n"
 
 
 # --- What runs against PostgreSQL -------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ TIMEOUT_SECONDS: Final = 2.0
 POOL_SIZE: Final = 10
 """Connections a replica opens at most; all replicas' together must stay below the server's `max_connections`."""
 
+QUESTIONS_AT_ONCE: Final = 2
+"""Queries under way for those who ask for one diagnosis; whoever comes meanwhile shares the next."""
+
 IDS_PER_QUERY: Final = 1000
 """PostgreSQL and SQLite take 32,766 parameters at most; this many still make one short query."""
 
@@ -51,6 +54,9 @@ class OwnershipDatabase:
         self._timeout = timeout_seconds
         self._engine = _create_engine(_driver_url(url), timeout_seconds)
         self._queries: set[asyncio.Task[list[Row[Any]]]] = set()
+        self._asked: set[DiagnosisId] = set()
+        self._asking: asyncio.Task[dict[DiagnosisId, UserId]] | None = None
+        self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -63,6 +69,8 @@ class OwnershipDatabase:
 
         Without, aiosqlite's threads would live on; and a query that is cancelled while it connects loses one.
         """
+        if self._asking is not None:
+            await asyncio.wait({self._asking}, timeout=self._timeout)
         self._closed = True
         if self._queries:
             await asyncio.wait(self._queries, timeout=self._timeout)
@@ -72,8 +80,25 @@ class OwnershipDatabase:
         closing.cancel()
 
     async def owner_of(self, diagnosis_id: DiagnosisId) -> UserId | None:
-        """The diagnosis' patient; None when there is no such diagnosis. Raises `DatabaseUnavailable`."""
-        return (await self.owners_of([diagnosis_id])).get(diagnosis_id)
+        """The diagnosis' patient; None when there is no such diagnosis. Raises `DatabaseUnavailable`.
+
+        What is asked while others wait for their answers is one query: of thousands of clients that come at once, many
+        share it.
+        """
+        self._asked.add(diagnosis_id)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name="database questions")
+            self._asking.add_done_callback(self._forget)
+        asking = self._asking
+        await asyncio.wait({asking}, timeout=self._timeout)
+        if not asking.done() or asking.cancelled():
+            raise DatabaseUnavailable("the database did not answer in time")
+        return asking.result().get(diagnosis_id)
+
+    async def _ask(self) -> dict[DiagnosisId, UserId]:
+        async with self._turns:
+            asked, self._asked, self._asking = self._asked, set(), None
+            return await self.owners_of(asked)
 
     async def owners_of(self, diagnosis_ids: Iterable[DiagnosisId]) -> dict[DiagnosisId, UserId]:
         """The same for many at once; unknown diagnoses are left out. Raises `DatabaseUnavailable`."""

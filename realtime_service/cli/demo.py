@@ -14,6 +14,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -21,6 +22,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from contracts.ids import DiagnosisId
 from realtime_service import logs
 from realtime_service.adapters.database import create_embedded_database
 from realtime_service.adapters.rabbitmq.connecting import broker_address, close, connect
@@ -38,6 +40,8 @@ from realtime_service.settings import Settings, load_settings
 OWNERS: Final = {123: 100, 124: 101}
 """Diagnosis → its user."""
 TOKEN_SECONDS: Final = 24 * 3600.0
+CONSOLE_TOKEN_SECONDS: Final = 900.0
+"""The console asks for new ones by itself."""
 READY_SECONDS: Final = 20.0
 """From listening to the broker's and the database's first answer; a second is usual."""
 POLL_SECONDS: Final = 0.05
@@ -121,6 +125,7 @@ def _settings(env: Mapping[str, str], given: Settings, broker: Broker, directory
     own: dict[str, object] = {
         "jwt_secret": secrets.token_urlsafe(32),
         "management_url": broker.management_url,
+        "console": True,
         "drain_seconds": 0,
         "log_level": "warning",
         "log_format": "console",
@@ -165,7 +170,7 @@ async def _show(settings: Settings, broker: Broker) -> None:
         await _reach(broker.amqp_url)
     await create_embedded_database(settings.database_url.get_secret_value(), OWNERS)
     started: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve(settings, started))
+    serving = asyncio.create_task(serve(settings, started, demo_tokens=partial(_console_tokens, settings)))
     telling = asyncio.create_task(_tell(settings, broker, started))
     try:
         await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
@@ -178,6 +183,17 @@ async def _show(settings: Settings, broker: Broker) -> None:
         for task in (telling, serving):
             task.cancel()
         await asyncio.wait({serving, telling})
+
+
+def _console_tokens(settings: Settings) -> dict[DiagnosisId, str]:
+    """For the console: of each diagnosis' user, who may do everything."""
+    scopes = [Scope.OPERATOR.value, Scope.PUBLISHER.value]
+    return {
+        DiagnosisId(diagnosis): signed(
+            settings, user, expires_in_seconds=CONSOLE_TOKEN_SECONDS, scopes=scopes
+        )
+        for diagnosis, user in OWNERS.items()
+    }
 
 
 async def _reach(amqp_url: str) -> None:
@@ -203,6 +219,7 @@ async def _tell(settings: Settings, broker: Broker, started: "asyncio.Future[Ser
                 ),
                 amqp_url=None if broker.source == "given" else broker.amqp_url,
                 management_url=broker.management_url,
+                console=settings.console,
             )
         )
     )

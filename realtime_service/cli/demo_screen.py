@@ -31,6 +31,8 @@ class Facts:
     amqp_url: str | None
     """None: the broker of REALTIME_AMQP_URL, whose password is not ours to show."""
     management_url: str | None
+    console: bool
+    """The page is there."""
 
 
 def screen(facts: Facts) -> str:
@@ -52,6 +54,7 @@ def screen(facts: Facts) -> str:
         f"Ready at {plain}. Diagnosis 123 belongs to user 100, diagnosis 124 to user 101.",
         f"The commands are for another terminal in this folder{where}; the tokens are good for 24 hours.",
         "",
+        *(["See it work, in a browser:", f"  {plain / 'console'}", ""] if facts.console else []),
         "The WebSocket of diagnosis 123, for any client:",
         f"  {socket}",
         "",

@@ -59,8 +59,10 @@ class Refused(RealtimeError):
 class Disconnect(RealtimeError):
     """The connection ends."""
 
-    def __init__(self, close_code: int, reason: str) -> None:
+    def __init__(self, close_code: int, reason: str, cause: str = "") -> None:
         super().__init__(close_code, reason)
+        self.cause = cause
+        """For operators, where the code has several: one of few words."""
         self.close_code = close_code
         """One of `contracts.close_codes.CloseCode`; the number carries the advice."""
         self.reason = reason

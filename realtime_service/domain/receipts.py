@@ -5,8 +5,6 @@ PONG proves everything written before it, because TCP and RFC 6455 §5.5.3 keep 
 own word proves instead, and PONGs only say that it lives.
 """
 
-from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from contracts.ids import EventId
@@ -19,11 +17,14 @@ PING_EVERY_BYTES: Final = 16 * 1024
 class Receipts:
     """Numbers PINGs, remembers what each covers, turns PONGs and acks into proven event ids, in the order sent."""
 
-    __slots__ = ("_asked", "_bytes", "_sent", "answered", "mode")
+    __slots__ = ("_asked", "_bytes", "_covered", "_sent", "answered", "mode")
 
     def __init__(self, mode: ReceiptMode) -> None:
         self.mode: ReceiptMode = mode
-        self._sent: deque[tuple[int, EventId]] = deque()  # (number of the PING that covers it, event)
+        # What was sent and is not proven, in order, and the number of the PING that covers it. (An empty dictionary
+        # takes a tenth of an empty deque, and there is one for each connection.)
+        self._sent: dict[EventId, int] = {}
+        self._covered = 0  # the number of the newest of them
         self._asked = 0
         self.answered = 0
         """Number of the last PING that was answered."""
@@ -31,12 +32,22 @@ class Receipts:
 
     def __contains__(self, event: EventId) -> bool:
         """Whether the event was sent and is not proven."""
-        return any(sent == event for _, sent in self._sent)
+        return event in self._sent
 
     @property
     def unproven(self) -> int:
         """Events sent and not proven."""
         return len(self._sent)
+
+    @property
+    def owed(self) -> tuple[EventId, ...]:
+        """Events sent and not proven, in the order sent."""
+        return tuple(self._sent)
+
+    @property
+    def uncovered(self) -> bool:
+        """Whether something was sent behind the last PING."""
+        return bool(self._sent) and self._covered > self._asked
 
     @property
     def waiting(self) -> bool:
@@ -45,7 +56,7 @@ class Receipts:
 
     def sent(self, event: EventId, size: int) -> None:
         """Note an event as written, `size` bytes."""
-        self._sent.append((self._asked + 1, event))
+        self._covered = self._sent[event] = self._asked + 1
         self._bytes += size
 
     def ping_due(self, *, more_follows: bool) -> int | None:
@@ -53,7 +64,7 @@ class Receipts:
 
         One is due every 16 KiB, and, at the end of what is to be written, when none is outstanding.
         """
-        if self.mode != "pong" or not self._sent or self._sent[-1][0] <= self._asked:
+        if self.mode != "pong" or not self.uncovered:
             return None
         if self._bytes >= PING_EVERY_BYTES or (not more_follows and self.answered == self._asked):
             return self.ping()
@@ -72,25 +83,29 @@ class Receipts:
         self.answered = number
         if self.mode != "pong":
             return []
-        return self._take(lambda head: head[0] <= number)
+        return self._take(number)
 
     def ack(self, event: EventId) -> list[EventId]:
         """The client handled `event` and all before it: what that proves. Unknown ids prove nothing."""
-        if self.mode != "ack" or event not in self:
+        if self.mode != "ack" or event not in self._sent:
             return []
-        proven = []
-        while self._sent:
-            proven.append(self._sent.popleft()[1])
-            if proven[-1] == event:
-                break
+        sent = list(self._sent)
+        proven = sent[: sent.index(event) + 1]
+        for each in proven:
+            del self._sent[each]
         return proven
 
     def assume(self) -> list[EventId]:
         """Take all that was written as received: for `receipts: none`, where no proof can be had."""
-        return self._take(lambda _: True)
+        return self._take(self._covered)
 
-    def _take(self, covered: Callable[[tuple[int, EventId]], bool]) -> list[EventId]:
+    def _take(self, number: int) -> list[EventId]:
+        """What the PINGs up to `number` cover."""
         proven = []
-        while self._sent and covered(self._sent[0]):
-            proven.append(self._sent.popleft()[1])
+        for event, covered_by in self._sent.items():
+            if covered_by > number:
+                break
+            proven.append(event)
+        for event in proven:
+            del self._sent[event]
         return proven

@@ -1,5 +1,6 @@
 """A bounded memory of event ids, oldest forgotten first."""
 
+from itertools import islice
 from typing import Final
 
 from contracts.ids import EventId
@@ -27,3 +28,7 @@ class RecentIds:
         self._ids[event] = None
         if len(self._ids) > self._limit:
             del self._ids[next(iter(self._ids))]
+
+    def latest(self, most: int) -> list[EventId]:
+        """The last `most` of them, in the order in which they were added."""
+        return list(islice(reversed(self._ids), most))[::-1]

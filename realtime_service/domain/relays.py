@@ -1,12 +1,13 @@
 """The stream of a room's events between replicas: who leads it, where it stands, what it left out.
 
 Every replica with clients of a diagnosis consumes its shared queue; the broker activates one of them, which relays
-each event to the others. Law: relays carry (epoch, sequence). A replica that becomes active takes the highest epoch it
-knows, plus one; what comes from a lower one is ignored: a replica that was frozen and wakes up is a ghost. It may have
-been frozen since before this replica could ask it; therefore no epoch is below the time at which the room was opened.
-A hole in the sequence is a gap for this replica's unnamed clients.
+each event to the others. Law: relays carry (epoch, sequence). A replica that becomes active takes the time for its
+epoch, or the highest it knows plus one, whichever is higher; what comes from a lower one is ignored: a replica that was
+frozen and wakes up is a ghost, also to those who never heard of it. (The replicas' clocks may differ by less than one
+of them is active.) A hole in the sequence is a gap for this replica's unnamed clients.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -22,6 +23,15 @@ NOWHERE: Final = Stamp(0, 0)
 """Before the first event."""
 
 
+def end_of(epoch: int) -> Stamp:
+    """Behind every event of an epoch, before all of the next."""
+    return Stamp(epoch + 1, 0)
+
+
+Clock = Callable[[], int]
+"""Microseconds since 1970; any clock that the replicas share, roughly."""
+
+
 class Verdict(Enum):
     """What a relay is to this replica."""
 
@@ -30,21 +40,24 @@ class Verdict(Enum):
     """It is the next, and something before it is missing."""
     OLD = "old"
     """A ghost, or a repetition."""
+    OVER = "over"
+    """Of an epoch that had ended when this replica came: what was not settled of it comes again."""
 
 
 class RelayStream:
     """Where a room stands in the stream."""
 
-    __slots__ = ("_at", "_since", "followed", "leading")
+    __slots__ = ("_at", "_clock", "followed", "leading", "whole")
 
-    def __init__(self, since: int = 0) -> None:
-        """`since`: when the room was opened; any clock that the replicas share, roughly."""
+    def __init__(self, clock: Clock = lambda: 0) -> None:
         self._at = NOWHERE
-        self._since = since
+        self._clock = clock
         self.leading = False
         """This replica is the active one."""
         self.followed = False
         """Another replica has been heard of."""
+        self.whole = False
+        """All others said where they stand: what anybody leads from now on comes here from its beginning."""
 
     @property
     def at(self) -> Stamp:
@@ -53,7 +66,7 @@ class RelayStream:
 
     def lead(self) -> None:
         """The broker made this replica the active one."""
-        self._at = Stamp(max(self._at.epoch + 1, self._since), 0)
+        self._at = Stamp(max(self._at.epoch + 1, self._clock()), 0)
         self.leading = True
 
     def next(self) -> Stamp:
@@ -67,6 +80,8 @@ class RelayStream:
         self.followed = True
         if stamp <= before or (self.leading and stamp.epoch == before.epoch):
             return Verdict.OLD
+        if before == NOWHERE and self.whole and stamp.sequence > 1:
+            return Verdict.OVER
         self._at = stamp
         self.leading = False
         if before == NOWHERE:

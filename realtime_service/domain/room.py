@@ -16,17 +16,22 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Literal
 
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import ReceiptMode
 from realtime_service.domain.event import Event
 from realtime_service.domain.receipts import Receipts
-from realtime_service.domain.relays import RelayStream, Stamp, Verdict
+from realtime_service.domain.relays import NOWHERE, Clock, RelayStream, Stamp, Verdict, end_of
 from realtime_service.domain.window import WINDOW_EVENTS, Record, SessionWindow
 
 SHARED = None
 """The key of a room's shared session; a device session's key is its device key."""
 SessionKey = str | None
+
+GapCause = Literal["evicted", "full", "hole", "late", "barrier"]
+"""The broker dropped an event; a queue was full when it was opened, or was lost; of what another replica relayed
+something is missing, came too late, or was waited for in vain."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +45,8 @@ class Member:
     """The device key of a connection that named itself."""
     unsure: bool = False
     """Another replica did not say what it holds: something may be missing."""
+    floor: Stamp = NOWHERE
+    """It gets of the stream what is behind this; what it is owed of the rest, it was sent when it arrived."""
 
     @classmethod
     def of(
@@ -95,6 +102,7 @@ class TellGap:
 
     members: tuple[Member, ...]
     evicted: int | None
+    cause: GapCause = field(default="full", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,8 @@ class Relay:
 
     event: Event
     stamp: Stamp
+    repeated: bool = False
+    """It may have been sent before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +143,43 @@ class Held:
     stamp: Stamp
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a replica says of a room when it is asked. Whatever it relays afterwards comes behind it."""
+
+    at: Stamp
+    """The last place in the stream that it knows."""
+    leading: bool
+    """It is the active one: what follows is all that was delivered and not settled."""
+    held: tuple[Held, ...] = ()
+    """What nobody has proven, in order."""
+    proven: tuple[EventId, ...] = ()
+    """What was proven of late. Whoever becomes active next may be delivered it again, and not know that."""
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What happens while a member waits for the others' word."""
+
+    epoch: int
+    """The highest that was known here when it came."""
+    leading: bool
+    """This replica led then: `records` are whole, whoever led afterwards."""
+    records: deque[Record]
+    """What was unproven here then, and what came since."""
+
+
 class Room:
     """One diagnosis on this replica."""
 
     __slots__ = (
         "_arriving",
         "_barrier",
+        "_late",
         "_members",
         "_unnamed",
+        "acquainted",
+        "consuming",
         "devices",
         "diagnosis",
         "peers",
@@ -148,8 +187,7 @@ class Room:
         "stream",
     )
 
-    def __init__(self, diagnosis: DiagnosisId, since: int = 0) -> None:
-        """`since`: the time, for `RelayStream`."""
+    def __init__(self, diagnosis: DiagnosisId, clock: Clock = lambda: 0) -> None:
         self.diagnosis = diagnosis
         self.shared = SessionWindow()
         self.devices: dict[str, Device] = {}
@@ -157,10 +195,14 @@ class Room:
         self._unnamed: dict[ConnectionId, Member] = {}
         self.peers: set[str] = set()
         """Other replicas with clients of this diagnosis, by their node queues."""
-        self.stream = RelayStream(since)
+        self.stream = RelayStream(clock)
+        self.acquainted = False
+        """All other replicas with clients of this diagnosis are among `peers`."""
+        self.consuming = False
+        """The shared session is open: the broker counts this replica among those that it may activate."""
         self._barrier: int | None = None  # the generation whose deliveries wait for it
-        # For members that do not get the shared stream yet: what was unproven when they came, and what came since.
-        self._arriving: dict[ConnectionId, deque[Record]] = {}
+        self._arriving: dict[ConnectionId, _Arrival] = {}  # members that do not get the shared stream yet
+        self._late: set[Member] = set()  # the stream has not come to their floor
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -173,6 +215,11 @@ class Room:
             return self.shared
         device = self.devices.get(session)
         return device.window if device else None
+
+    @property
+    def alone(self) -> bool:
+        """No other replica has clients of this diagnosis."""
+        return self.acquainted and not self.peers
 
     def queued_for(self, member: Member) -> int:
         """Events that wait for a member that was welcomed just now."""
@@ -197,26 +244,30 @@ class Room:
         `ask`: other replicas are asked what they hold; an unnamed member is sent nothing until it `arrive`s.
         """
         self._members[member.id] = member
-        unproven = self.shared.unproven()
-        self._arriving[member.id] = deque(unproven, maxlen=None if member.device is None else WINDOW_EVENTS)
+        most = None if member.device is None else WINDOW_EVENTS
+        records = deque(self.shared.unproven(), maxlen=most)
+        self._arriving[member.id] = _Arrival(self.stream.at.epoch, self.stream.leading, records)
         return self.arrive(member, ()) if member.device is None and not ask else []
 
-    def arrive(self, member: Member, held: Iterable[Held]) -> list[Effect]:
-        """An unnamed member gets what is unproven here or elsewhere, in the order of the stream, then what comes."""
+    def arrive(self, member: Member, words: Iterable[Word]) -> list[Effect]:
+        """An unnamed member gets what is unproven here or elsewhere, in the order of the stream, then what comes.
+
+        `words`: of every other replica that consumes, or the member is `unsure`.
+        """
         if member.id not in self._arriving:
             return []
-        effects = self._catch_up(member, self._merged(member, held))
+        effects = self._catch_up(member, self._merged(member, words))
         self._unnamed[member.id] = member
         return effects
 
-    def join_device(self, member: Member, *, new: bool, held: Iterable[Held] = ()) -> list[Effect]:
+    def join_device(self, member: Member, *, new: bool, words: Iterable[Word] = ()) -> list[Effect]:
         """A named member's own session is about to open. A `new` device first gets what the shared session holds.
 
         It also gets what the shared session handed out since it joined: that may be in its own queue, too, and must
         not come behind later events.
         """
         assert member.device is not None
-        arrived = self._merged(member, held)
+        arrived = self._merged(member, words)
         device = self.devices[member.device] = Device(member, seeding=new)
         if not new:
             return []
@@ -231,6 +282,7 @@ class Room:
         self._members.pop(member.id, None)
         self._unnamed.pop(member.id, None)
         self._arriving.pop(member.id, None)
+        self._late.discard(member)
         if member.device and (device := self.devices.get(member.device)) and device.member is member:
             del self.devices[member.device]
         for record in self.shared.unproven():
@@ -279,17 +331,18 @@ class Room:
 
     # Other replicas
 
-    def relayed(self, event: Event, stamp: Stamp) -> list[Effect]:
+    def relayed(self, event: Event, stamp: Stamp, *, repeated: bool = False) -> list[Effect]:
         """The active replica got an event from the shared queue."""
         verdict = self.stream.follow(stamp)
-        if verdict is Verdict.OLD:
+        if verdict is Verdict.OVER:
             return []
-        effects: list[Effect] = []
-        if verdict is Verdict.HOLE and (audience := self._audience_of(SHARED)):
-            effects.append(TellGap(audience, None))
+        if verdict is Verdict.OLD:
+            # A relay that came late, or a ghost's. The leader is delivered what it does not know; nobody else is.
+            return [] if self.stream.leading or self.shared.knows(event.id) else self._tell_gap("late")
+        effects = self._tell_gap("hole") if verdict is Verdict.HOLE else []
         self.shared.remaining = max(0, self.shared.remaining - 1)
         if (self._unnamed or self._arriving or self._seeding()) and (
-            record := self.shared.relayed(event, stamp)
+            record := self.shared.relayed(event, stamp, repeated=repeated)
         ):
             effects += self._hand_out(SHARED, [record], relay=False)
         return [*effects, *self._settle(SHARED)]
@@ -304,17 +357,22 @@ class Room:
         self.shared.prove(events)
         return self._settle(SHARED)
 
-    def held(self) -> list[Held]:
-        """What nobody has proven here, for a replica that asks."""
-        return [Held(record.event, record.stamp) for record in self.shared.unproven() if record.event]
+    def word(self) -> Word:
+        """For a replica that asks."""
+        held = tuple(Held(record.event, record.stamp) for record in self.shared.unproven() if record.event)
+        return Word(self.stream.at, self.stream.leading, held, tuple(self.shared.proven()))
 
-    def barrier_passed(self, generation: int) -> list[Effect]:
-        """Everything that was relayed before this replica became the active one has been handled."""
+    def barrier_passed(self, generation: int, *, heard: bool = True) -> list[Effect]:
+        """Everything that was relayed before this replica became the active one has been handled.
+
+        Not `heard`: the barrier was waited for in vain, and what was relayed and settled before may be missing.
+        """
         if self._barrier != generation:
             return []
         self._barrier = None
         self.stream.lead()
-        return [*self._hand_out(SHARED, self.shared.resume()), *self._settle(SHARED)]
+        effects = [] if heard else self._tell_gap("barrier")
+        return [*effects, *self._hand_out(SHARED, self.shared.resume()), *self._settle(SHARED)]
 
     # Proofs
 
@@ -337,6 +395,8 @@ class Room:
         if window := self.window(session):
             window.lost()
         if session is SHARED:
+            self.consuming = self.stream.leading = False
+            self._barrier = None
             for device in self.devices.values():
                 device.bounded = False
 
@@ -345,14 +405,12 @@ class Room:
         window = self.window(session)
         if window is None:
             return []
+        self.lost(session)
         window.opened(generation, ready, full=full)
         if session is SHARED:
-            self.stream.leading = False
-            self._barrier = None
+            self.consuming = True
             window.resume()
-        effects: list[Effect] = []
-        if full and (audience := self._audience_of(session)):
-            effects.append(TellGap(audience, None))
+        effects = self._tell_gap("full", session) if full else []
         if session is SHARED:
             for device in self.devices.values():
                 device.bounded = True
@@ -383,8 +441,7 @@ class Room:
         if window is None or window.knows(event):
             return []
         window.overflowed = True
-        audience = self._audience_of(session)
-        return [TellGap(audience, 1)] if audience else []
+        return self._tell_gap("evicted", session, 1)
 
     # Parts
 
@@ -396,27 +453,57 @@ class Room:
                 record.sent = True
         return effects
 
-    def _merged(self, member: Member, held: Iterable[Held]) -> list[Record]:
-        """What a member that arrives is to be sent: unproven here, come since, or unproven elsewhere; in order."""
-        known: dict[EventId, Record] = {}
-        for record in self._arriving.pop(member.id, ()):
-            if record.event:  # what a lost channel returned has a later place, too: the first one counts
-                known.setdefault(record.event.id, record)
-        for each in held:
-            if each.event.id in known:
-                known[each.event.id].stamp = max(known[each.event.id].stamp, each.stamp)
-            elif each.event.id not in self.shared.proven_ids:
-                new = self.shared.relayed(each.event, each.stamp)
-                known[each.event.id] = new or Record(each.event, stamp=each.stamp)
-                known[each.event.id].sent = True  # somebody else may have it
-        # Sorting is stable: what has no place in the stream keeps the order it came in.
-        return sorted(known.values(), key=lambda record: record.stamp)
+    def _merged(self, member: Member, words: Iterable[Word]) -> list[Record]:
+        """What a member that arrives is to be sent, in order: unproven here or elsewhere, or come since."""
+        arrival = self._arriving.pop(member.id, None) or _Arrival(0, False, deque())
+        words = list(words)
+        self.stream.whole = self.stream.whole or not member.unsure
+        member.floor, leader = self._floor(arrival, words)
+        heard = words if member.unsure else [leader] if leader else []
+        proven = [event for word in words for event in word.proven]
+        self.shared.prove(proven)
+        places: dict[EventId, tuple[Stamp, Record]] = {}
+        for record in arrival.records:
+            if record.event and (member.unsure or record.stamp > member.floor):
+                places.setdefault(record.event.id, (record.stamp, record))
+        for each in (held for word in heard for held in word.held):
+            if each.event.id in places:
+                stamp, record = places[each.event.id]
+                places[each.event.id] = (min(stamp, each.stamp), record)
+                continue
+            self.shared.had(each.event.id)
+            if each.event.id not in self.shared.proven_ids:
+                places[each.event.id] = (
+                    each.stamp,
+                    Record(each.event, sent=True),
+                )  # somebody else may have it
+        for event in proven:
+            self.shared.had(event)
+        if self.stream.at < member.floor:
+            self._late.add(member)
+        return [record for _, record in sorted(places.values(), key=lambda place: place[0])]
+
+    def _floor(self, arrival: _Arrival, words: list[Word]) -> tuple[Stamp, Word | None]:
+        """From where on the stream is whole for a member that arrives, and who says what it is owed of the rest.
+
+        The leader knows all that is not settled. Where nobody leads, all that is not settled comes again in the next
+        epoch, and what is still under way of an earlier one must not come before it.
+        """
+        if arrival.leading:
+            return Stamp(arrival.epoch, 0), None
+        leader = max((word for word in words if word.leading), key=lambda word: word.at, default=None)
+        if self.stream.leading and (leader is None or leader.at.epoch < self.stream.at.epoch):
+            return Stamp(self.stream.at.epoch, 0), None
+        known = max([arrival.epoch, *(word.at.epoch for word in words)])
+        if leader is None or leader.at.epoch < known:
+            return end_of(known), None
+        return leader.at, leader
 
     def _lead(self, window: SessionWindow) -> list[Effect]:
         """The first delivery on a channel says that the broker made this replica the active one."""
         if self.stream.leading or self._barrier is not None:
             return []
-        if not self.peers and not self.stream.followed:
+        if self.alone and not self.stream.followed:
             self.stream.lead()  # nobody can have relayed anything
             return []
         window.hold()
@@ -433,12 +520,12 @@ class Room:
                 continue
             if session is SHARED:
                 effects += self._end_seeding_that_reached(record.event.id)
-                members = self._shared_audience(record)
                 if relay:
                     record.stamp = self.stream.next()
-                    if self.peers:
-                        record.relaying = True
-                        effects.append(Relay(record.event, record.stamp))
+                    if not self.alone:
+                        record.relaying = record.sent = True  # to somebody there, perhaps
+                        effects.append(Relay(record.event, record.stamp, record.redelivered))
+                members = self._shared_audience(record)
             else:
                 members = self._device_audience(session, record.event)
             if record.redelivered:
@@ -453,11 +540,16 @@ class Room:
     def _shared_audience(self, record: Record) -> list[Member]:
         assert record.event is not None
         event = record.event
-        for arrived in self._arriving.values():
-            arrived.append(record)
-        members = [member for member in self._unnamed.values() if self._may_get(event, member)]
+        for arrival in self._arriving.values():
+            arrival.records.append(record)
+        members = list(self._unnamed.values())
+        if event.user is not None or event.excluded is not None:
+            members = [member for member in members if self._may_get(event, member)]
+        if self._late:
+            self._late = {member for member in self._late if member.floor >= record.stamp}
+            members = [member for member in members if member not in self._late]
         for device in self.devices.values():
-            if device.seeding and self._may_get(event, device.member):
+            if device.seeding and device.member not in self._late and self._may_get(event, device.member):
                 device.window.had(event.id)
                 members.append(device.member)
         return members
@@ -480,6 +572,12 @@ class Room:
         seeding = (device.member for device in self.devices.values() if device.seeding)
         return all(member.id == event.excluded for member in chain(self._unnamed.values(), seeding))
 
+    def _tell_gap(
+        self, cause: GapCause, session: SessionKey = SHARED, evicted: int | None = None
+    ) -> list[Effect]:
+        audience = self._audience_of(session)
+        return [TellGap(audience, evicted, cause)] if audience else []
+
     def _audience_of(self, session: SessionKey) -> tuple[Member, ...]:
         if session is SHARED:
             return tuple(self._unnamed.values())
@@ -491,7 +589,7 @@ class Room:
             return []
         self.shared.prove(events)
         effects = self._settle(SHARED)
-        if self.peers and not self.stream.leading:
+        if not self.alone and not self.stream.leading:
             effects.append(TellProven(tuple(events)))
         if member.device and (device := self.devices.get(member.device)) and device.member is member:
             device.window.prove(events)
@@ -521,5 +619,7 @@ class Room:
         return [] if self.shared.to_come else self._end_seeding(lambda device: device.bounded)
 
     def _end_seeding(self, reached: Callable[[Device], bool]) -> list[Effect]:
+        if not self.devices:
+            return []
         keys = [key for key, device in self.devices.items() if device.seeding and reached(device)]
         return [effect for key in keys for effect in self.end_seeding(key)]

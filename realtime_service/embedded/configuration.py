@@ -20,6 +20,8 @@ default_user_tags.administrator = true
 # The same everywhere, so that what blocks publishers does not depend on the machine.
 vm_memory_high_watermark.absolute = 768MB
 disk_free_limit.absolute = 50MB
+# A session has a channel of its own, and the default of 2047 on a connection is soon reached. 0: 65535.
+channel_max = 0
 log.console = false
 """
 _MANAGEMENT: Final = """\

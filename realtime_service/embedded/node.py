@@ -75,9 +75,10 @@ class PrivateRabbitMQ:
     def flush(self) -> None:
         """Write down what was declared: a queue of the last seconds before `kill` may else be gone, with its messages.
 
-        Seen on RabbitMQ 3.10 about one time in five: declare-ok is sent before Mnesia's decision is on disk.
+        Seen on RabbitMQ 3.10 about one time in five: declare-ok is sent before Mnesia's decision is on disk. A quorum
+        queue is also written down in a directory (dets); one that is missing there never gets a leader again.
         """
-        self.ctl("eval", "mnesia:dump_log().")
+        self.ctl("eval", "mnesia:dump_log(), [dets:sync(Table) || Table <- dets:all()].")
 
     def restart(self) -> None:
         """Start the node again, on the same ports and data; stop it in good order before, if it runs."""

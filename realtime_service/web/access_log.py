@@ -41,7 +41,10 @@ def redact_offered_subprotocols() -> None:
 
 
 def redact_unreadable_requests() -> None:
-    """Keep requests that are not HTTP out of the log: aiohttp 3.14 logs an exception that quotes them."""
+    """Keep requests that are not HTTP out of the log: aiohttp 3.14 logs an exception that quotes them.
+
+    What any stranger can cause is no error of ours either: it is logged like a request.
+    """
     logging.getLogger("aiohttp.server").addFilter(_without_quotes)
 
 
@@ -56,4 +59,5 @@ def _without_quotes(record: logging.LogRecord) -> bool:
     if isinstance(error, HttpProcessingError | web.RequestPayloadError):
         record.msg, record.args = "request is not HTTP: %s", (type(error).__name__,)
         record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
     return True

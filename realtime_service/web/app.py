@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from realtime_service.domain.ports import Ownership, Verifier
-from realtime_service.web import broadcasts, health, keys, problems, status
+from realtime_service.web import broadcasts, files, health, keys, problems, status
 from realtime_service.web.ports import Backlogs, Census, EventSink, Readiness
 from realtime_service.web.rate import CallerLimits
 from realtime_service.web.websocket import WebSocketRoute
@@ -39,6 +39,6 @@ def create_app(ports: Ports) -> web.Application:
     app[keys.READINESS] = ports.readiness
     app[keys.REGISTRY] = ports.registry
     problems.install(app)
-    app.add_routes([*health.routes(), *status.routes(), *broadcasts.routes()])
+    app.add_routes([*health.routes(), *status.routes(), *broadcasts.routes(), *files.client_routes()])
     app.router.add_get("/ws/{diagnosis_id}", ports.websocket.handle, allow_head=False)
     return app

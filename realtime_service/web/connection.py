@@ -19,6 +19,7 @@ from realtime_service.domain.identity import Identity
 from realtime_service.domain.room import Member
 from realtime_service.frames import ping_frame, pong_frame, text_frame
 from realtime_service.hub import Hub
+from realtime_service.web.proofs import ProvingWebSocket
 from realtime_service.web.timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
@@ -40,29 +41,41 @@ class ClientConnection:
         identity: Identity,
         hub: Hub,
         timekeeper: Timekeeper,
+        writer: "TurnWriter",
     ) -> None:
         self.diagnosis = diagnosis
         self.member = member
         self.identity = identity
-        self.connected_at = time.time()
+        self.connected_at = socket.opened_at
         self._socket = socket
         self._hub = hub
         self._timekeeper = timekeeper
+        self._writer = writer
         self._outbox: list[bytes] = []
+        self._ask = False
         self._welcomed = False
         self._flushing = False
+        self._gone = False
         self._evicted: int | None = 0
+        self._ends_with: CloseCode | None = None
 
     # hub.Connection
 
-    def write(self, frame: bytes) -> None:
-        """Send a frame, after the welcome and behind everything written before."""
+    def send(self, event: EventId, frame: bytes) -> None:
+        """Send an event's frame, after the welcome and behind everything written before."""
         if self._socket.ended:
             return
+        receipts = self.member.receipts
+        receipts.sent(event, len(frame))
         self._outbox.append(frame)
-        if (number := self.member.receipts.ping_due(more_follows=True)) is not None:
+        if (number := receipts.ping_due(more_follows=True)) is not None:
             self._outbox.append(self._socket.ping(number))
-        self._flush_soon()
+        if not self._flushing:
+            self._flush_soon()
+
+    def ask(self) -> None:
+        """Ask for a proof of what was sent with the next write, not some time later."""
+        self._ask = True
 
     def tell_gap(self, evicted: int | None) -> None:
         """Add to the next gap notice; before the welcome it is the welcome that says so."""
@@ -82,12 +95,25 @@ class ClientConnection:
         """Close with the fixed reason of `code`."""
         if self._socket.ended:
             return
-        self._hub.metrics.closed.labels(code=str(int(code))).inc()
-        log.info("connection_ended", connection=self.member.id, code=int(code), reason=REASONS[code])
+        cause = "slow" if code is CloseCode.TRY_LATER else code.name.lower()
+        self._hub.metrics.closed.labels(code=str(int(code)), cause=cause).inc()
+        log.info(
+            "connection_ended", connection=self.member.id, code=int(code), reason=REASONS[code], cause=cause
+        )
         self._timekeeper.forget(self)
         self._outbox.clear()
         self._socket.end(code)
         self._hub.leave(self)
+
+    def broke_off(self, code: int) -> None:
+        """The WebSocket library closed: the client broke the protocol."""
+        self._hub.metrics.closed.labels(code=str(code), cause="protocol").inc()
+        log.info("connection_ended", connection=self.member.id, code=code, cause="protocol")
+
+    def end_when_proven(self, code: CloseCode) -> None:
+        """Close now if nothing is unproven, else with the proof that leaves nothing."""
+        self._ends_with = code
+        self._end_if_proven()
 
     # What the route calls
 
@@ -110,7 +136,7 @@ class ClientConnection:
 
     def answer(self, message: WebSocketMessage) -> None:
         """Send a frame that is no event."""
-        self.write(text_frame(message.to_bytes()))
+        self._write(text_frame(message.to_bytes()))
 
     def pong(self, payload: bytes) -> bool:
         """A PONG came. Returns whether it proved anything."""
@@ -118,15 +144,26 @@ class ClientConnection:
         if number is None:
             return False
         proved = self._hub.pong(self, number)
+        self._end_if_proven()
         self._flush_soon()  # what was sent meanwhile may want a PING of its own
         return proved
 
+    def proof(self, payload: bytes) -> bool:
+        """A PONG came. Returns whether it proved anything; one that did not is heard like any other frame."""
+        if not self.pong(payload):
+            return False
+        self.heard()
+        return True
+
     def ack(self, event: EventId) -> bool:
         """An `ack` frame came. Returns whether it proved anything."""
-        return self._hub.ack(self, event)
+        proved = self._hub.ack(self, event)
+        self._end_if_proven()
+        return proved
 
     def gone(self) -> None:
         """The socket is closed."""
+        self._gone = True
         self._timekeeper.forget(self)
         self._outbox.clear()
         self._hub.leave(self)
@@ -136,6 +173,11 @@ class ClientConnection:
     def receipt_overdue(self) -> None:
         """No proof in time: presumed dead; the events go back."""
         self.end(CloseCode.NO_RECEIPT)
+
+    def ask_due(self) -> None:
+        """Something was sent a while ago and not asked for."""
+        self._ask = True
+        self._flush_soon()
 
     def heartbeat_due(self) -> None:
         """Ask a client that has been quiet whether it is there."""
@@ -152,18 +194,27 @@ class ClientConnection:
 
     # Parts
 
+    def _end_if_proven(self) -> None:
+        if self._ends_with is not None and not self.member.receipts.unproven:
+            self.end(self._ends_with)
+
     def _flush_soon(self) -> None:
         if self._welcomed and not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._writer.soon(self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was sent in this turn of the loop, and behind it, if it is time, a PING."""
         self._flushing = False
-        if self._socket.ended:
+        if self._socket.ended or self._gone:
             return
         receipts = self.member.receipts
-        if (number := receipts.ping_due(more_follows=False)) is not None:
-            self._outbox.append(self._socket.ping(number))
+        if receipts.mode == "pong" and receipts.uncovered:
+            if not self._ask:
+                self._timekeeper.asks_later(self)
+            elif (number := receipts.ping_due(more_follows=False)) is not None:
+                self._outbox.append(self._socket.ping(number))
+                self._ask = False
         if self._outbox:
             data = b"".join(self._outbox)
             self._outbox.clear()
@@ -176,7 +227,12 @@ class ClientConnection:
             self._timekeeper.begins_to_owe(self)
 
     def _ping(self, number: int) -> None:
-        self.write(self._socket.ping(number))
+        self._write(self._socket.ping(number))
+
+    def _write(self, frame: bytes) -> None:
+        if not self._socket.ended:
+            self._outbox.append(frame)
+            self._flush_soon()
 
     def _send_gap(self) -> None:
         data = GapData(evicted=self._evicted)
@@ -184,19 +240,47 @@ class ClientConnection:
         self.answer(Gap(diagnosis_id=self.diagnosis, timestamp=rfc3339(time.time()), data=data))
 
 
+class TurnWriter:
+    """Writes what connections were sent in a turn of the loop: one write for each, one call-back for all."""
+
+    def __init__(self) -> None:
+        self._waiting: list[ClientConnection] = []
+
+    def soon(self, connection: ClientConnection) -> None:
+        """Let it write at the end of this turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._waiting.append(connection)
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            try:
+                connection.flush()
+            except Exception as error:
+                log.exception("write_failed", connection=connection.member.id, error=type(error).__name__)
+
+
 class Socket:
     """An accepted WebSocket: raw frames out, numbered PINGs, one close handshake with an end."""
 
-    def __init__(self, ws: web.WebSocketResponse, request: web.Request, max_unsent_bytes: int) -> None:
+    def __init__(self, ws: ProvingWebSocket, request: web.Request, max_unsent_bytes: int) -> None:
         """Raises ConnectionResetError when the client is gone already."""
         if request.transport is None:
             raise ConnectionResetError
         self.ws = ws
+        self.opened_at = time.time()
+        """Unix seconds."""
         self.ended = False
         self._transport = request.transport
         self._max_unsent_bytes = max_unsent_bytes
         self._nonce = secrets.token_hex(4)
         self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client is known to be gone, without a word."""
+        return self._transport.is_closing()
 
     def write(self, data: bytes) -> bool:
         """Hand bytes to the transport. False: the client is too slow, too much of what it was sent is still unsent."""

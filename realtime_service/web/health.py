@@ -4,16 +4,15 @@ Law: liveness looks at nothing but this process. A probe that asked the broker w
 restart every replica when the broker is away, and so drop every client.
 """
 
-import hashlib
 from importlib.resources import files
 from typing import Final
 
-from aiohttp import ETag, hdrs, web
+from aiohttp import hdrs, web
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from contracts.http import Health
+from realtime_service.web.files import serving
 from realtime_service.web.keys import READINESS, REGISTRY
-from realtime_service.web.problems import Handler
 
 OK: Final = "ok"
 """What `Readiness.check` says of a part that works."""
@@ -27,7 +26,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/healthz", _livez),
         web.get("/readyz", _readyz),
         web.get("/metrics", _metrics),
-        *(web.get(f"/{name}", _document(name)) for name in DOCUMENTS),
+        *(web.get(f"/{name}", serving(_document(name), "application/json")) for name in DOCUMENTS),
     ]
 
 
@@ -54,18 +53,6 @@ def _health(health: Health) -> web.Response:
     )
 
 
-def _document(name: str) -> Handler:
-    """Serves a generated file of `contracts`; a client that has it gets 304 (RFC 9110 §13.1.2)."""
-    body = files("contracts").joinpath(name).read_bytes()
-    etag = hashlib.sha256(body).hexdigest()[:32]
-
-    async def document(request: web.Request) -> web.StreamResponse:
-        known = {tag.value for tag in request.if_none_match or ()}
-        response = web.Response(status=304) if known & {etag, "*"} else web.Response(body=body)
-        if response.status == 200:
-            response.content_type = "application/json"
-        response.etag = ETag(etag)
-        response.headers[hdrs.CACHE_CONTROL] = "no-cache"
-        return response
-
-    return document
+def _document(name: str) -> bytes:
+    """A generated file of `contracts`."""
+    return files("contracts").joinpath(name).read_bytes()

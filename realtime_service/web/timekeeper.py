@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.25
 """How late a deadline may be noticed."""
+ASK_SECONDS: Final = 1.0
+"""How long a client of a large room is sent events before it is asked whether it has them."""
 SPARE_EXPIRIES: Final = 1000
 """Expiries of connections that ended which may be kept, beside one for each connection."""
 
@@ -22,6 +24,9 @@ class Timed(Protocol):
 
     def receipt_overdue(self) -> None:
         """Nothing was proved for the receipt time-out although something is owed."""
+
+    def ask_due(self) -> None:
+        """What was sent was not asked for yet, and it is time."""
 
     def heartbeat_due(self) -> None:
         """Nothing was heard for the heartbeat interval."""
@@ -36,7 +41,9 @@ class Timekeeper:
     def __init__(self, *, receipt_timeout_seconds: float, heartbeat_seconds: float) -> None:
         self._receipt_timeout = receipt_timeout_seconds
         self._heartbeat = heartbeat_seconds
+        self._ask_after = min(ASK_SECONDS, receipt_timeout_seconds / 4)
         self._owing: dict[Timed, float] = {}
+        self._unasked: dict[Timed, float] = {}
         self._quiet: dict[Timed, float] = {}
         self._expiring: list[tuple[float, int]] = []  # a heap; numbers without a connection are passed over
         self._numbers = count()
@@ -57,6 +64,11 @@ class Timekeeper:
         """Everything is proved."""
         self._owing.pop(connection, None)
 
+    def asks_later(self, connection: Timed) -> None:
+        """The connection was sent something; it is asked for a proof in a while, of that and of what follows."""
+        if connection not in self._unasked:
+            self._unasked[connection] = asyncio.get_running_loop().time() + self._ask_after
+
     def heard(self, connection: Timed) -> None:
         """Something came from the client."""
         self._quiet.pop(connection, None)
@@ -72,6 +84,7 @@ class Timekeeper:
     def forget(self, connection: Timed) -> None:
         """The connection ended."""
         self._owing.pop(connection, None)
+        self._unasked.pop(connection, None)
         self._quiet.pop(connection, None)
         self._forget_expiry(connection)
 
@@ -89,6 +102,7 @@ class Timekeeper:
     def look(self, now: float, wall: float) -> None:
         """Tell every connection whose deadline has come. `now` on the loop's clock, `wall` in Unix seconds."""
         self._due(self._owing, now, lambda connection: connection.receipt_overdue())
+        self._due(self._unasked, now, lambda connection: connection.ask_due())
         self._due(self._quiet, now, lambda connection: connection.heartbeat_due())
         while self._expiring and self._expiring[0][0] <= wall:
             at, number = heapq.heappop(self._expiring)

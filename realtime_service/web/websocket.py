@@ -10,7 +10,7 @@ import uuid
 from typing import Final
 
 import structlog
-from aiohttp import WSMessage, WSMsgType, hdrs, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, hdrs, web
 from pydantic import ValidationError
 
 from contracts import topology
@@ -42,16 +42,24 @@ from contracts.messages import (
     rfc3339,
 )
 from realtime_service.connection_manager import ConnectionManager
-from realtime_service.domain.errors import Disconnect, NotAllowed, NotAuthenticated, Refused, Unavailable
+from realtime_service.domain.errors import (
+    DatabaseUnavailable,
+    Disconnect,
+    NotAllowed,
+    NotAuthenticated,
+    Refused,
+    Unavailable,
+)
 from realtime_service.domain.identity import Identity
 from realtime_service.domain.ports import Ownership, Verifier
 from realtime_service.domain.room import Member
 from realtime_service.domain.window import WINDOW_EVENTS
 from realtime_service.hub import Hub
 from realtime_service.settings import Settings
-from realtime_service.web.connection import CLOSE_SECONDS, ClientConnection, Socket
+from realtime_service.web.connection import CLOSE_SECONDS, ClientConnection, Socket, TurnWriter
 from realtime_service.web.credentials import bearer_token
 from realtime_service.web.problems import HttpProblem
+from realtime_service.web.proofs import ProvingWebSocket
 from realtime_service.web.rate import TokenBucket
 from realtime_service.web.timekeeper import Timekeeper
 
@@ -80,6 +88,7 @@ class WebSocketRoute:
         self._manager = manager
         self._hub = hub
         self._timekeeper = timekeeper
+        self._writer = TurnWriter()
         self._open = 0
         self.draining = False
 
@@ -87,7 +96,9 @@ class WebSocketRoute:
         """The aiohttp handler."""
         if self.draining:
             raise HttpProblem(503, "this replica restarts; connect again", headers={hdrs.RETRY_AFTER: "1"})
-        ws = web.WebSocketResponse(
+        if not request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "").isascii():
+            raise web.HTTPBadRequest  # aiohttp 3.14 would raise what nobody expects
+        ws = ProvingWebSocket(
             protocols=(SUBPROTOCOL,),
             autoping=False,
             compress=False,
@@ -103,7 +114,7 @@ class WebSocketRoute:
         try:
             await self._serve(request, socket)
         except Disconnect as end:
-            self._count_refusal(socket, CloseCode(end.close_code))
+            self._tell_of_refusal(socket, end)
             socket.end(CloseCode(end.close_code))
         finally:
             self._open -= 1
@@ -114,22 +125,27 @@ class WebSocketRoute:
 
     async def _serve(self, request: web.Request, socket: Socket) -> None:
         if self._open > self._settings.max_connections:
-            raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER])
+            raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER], "connections")
         try:
             diagnosis, identity, client = await self._admit(request, socket)
         except (NotAuthenticated, NotAllowed) as refusal:
             reason = refusal.cause_code if isinstance(refusal, NotAuthenticated) else "not_allowed"
             self._hub.metrics.refused.labels(reason=str(reason)).inc()
-            raise Disconnect(CloseCode.NOT_ALLOWED, REASONS[CloseCode.NOT_ALLOWED]) from refusal
+            raise Disconnect(CloseCode.NOT_ALLOWED, REASONS[CloseCode.NOT_ALLOWED], str(reason)) from refusal
         except Unavailable as away:
-            log.warning("admission_unavailable", error=type(away).__name__)
-            raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER]) from away
+            cause = "database" if isinstance(away, DatabaseUnavailable) else "keys"
+            raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER], cause) from away
+        if socket.gone:  # it may be back by now, elsewhere
+            raise Disconnect(CloseCode.NORMAL, "")
         mode: ReceiptMode = "ack" if request.query.get("receipts") == "ack" else "pong"
         user = identity.user_id
         device = topology.device_key(user, client) if client else None
         member = Member.of(ConnectionId(uuid.uuid4().hex), user, mode, device)
-        connection = ClientConnection(socket, diagnosis, member, identity, self._hub, self._timekeeper)
+        connection = ClientConnection(
+            socket, diagnosis, member, identity, self._hub, self._timekeeper, self._writer
+        )
         conversation = _Conversation(connection, socket, self._verifier, self._settings)
+        socket.ws.on_pong = connection.proof
         try:
             await self._probe(connection, socket, conversation)
             resumed = await self._manager.connect(connection)
@@ -228,9 +244,13 @@ class WebSocketRoute:
             ),
         )
 
-    def _count_refusal(self, socket: Socket, code: CloseCode) -> None:
+    def _tell_of_refusal(self, socket: Socket, end: Disconnect) -> None:
         if not socket.ended:
-            self._hub.metrics.closed.labels(code=str(int(code))).inc()
+            cause = end.cause or CloseCode(end.close_code).name.lower()
+            by_reason = end.close_code == CloseCode.NOT_ALLOWED  # those are counted by reason elsewhere
+            label = "not_allowed" if by_reason else cause
+            self._hub.metrics.closed.labels(code=str(end.close_code), cause=label).inc()
+            log.info("connection_refused", code=end.close_code, cause=cause)
 
 
 class _Conversation:
@@ -250,8 +270,14 @@ class _Conversation:
         while not self._socket.ended:
             message = await self._socket.ws.receive()
             if message.type in ENDINGS:
+                self._tell_of_breach(message)
                 return
             await self.hear(message)
+
+    def _tell_of_breach(self, message: WSMessage) -> None:
+        """aiohttp closes by itself where a client breaks RFC 6455 (1002): 1002, 1007, 1009."""
+        if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+            self._connection.broke_off(int(message.data.code))
 
     async def hear(self, message: WSMessage) -> None:
         """Act on a frame; before the welcome, what it is answered with follows that."""

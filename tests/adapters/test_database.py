@@ -7,9 +7,10 @@ import threading
 import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Row, Select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -116,6 +117,32 @@ async def test_an_unknown_diagnosis_belongs_to_nobody(ownership: Ownership) -> N
 
 async def test_the_largest_id_is_an_id(ownership: Ownership) -> None:
     assert await ownership.owner_of(LARGEST) == MAX_ID
+
+
+async def test_questions_asked_at_the_same_time_are_one_query(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = 0
+    async with OwnershipDatabase(sqlite) as database:
+        run = database._run
+
+        async def counted(asked: list[Select[Any]]) -> list[Row[Any]]:
+            nonlocal queries
+            queries += len(asked)
+            return await run(asked)
+
+        monkeypatch.setattr(database, "_run", counted)
+        questions = [asyncio.create_task(database.owner_of(DiagnosisId(n))) for n in (1, 2, 3, 1)]
+        given_up = asyncio.create_task(database.owner_of(FIRST))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert await asyncio.gather(*questions) == [10, 20, None, 10]
+        assert queries == 1
+        for _ in range(50):
+            questions.append(asyncio.create_task(database.owner_of(SECOND)))
+            await asyncio.sleep(0)
+        assert (await asyncio.gather(*questions))[4:] == [20] * 50
+    assert queries < 25, "who asks while others are answered shares a query"
 
 
 async def test_many_are_asked_for_at_once_and_unknown_ones_left_out(ownership: Ownership) -> None:
@@ -344,14 +371,15 @@ async def gate(postgresql: str) -> AsyncIterator[Gate]:
 
 async def test_a_restart_of_the_server_is_not_noticed(postgresql: str) -> None:
     async with OwnershipDatabase(postgresql) as database:
-        await asyncio.gather(*(database.owner_of(FIRST) for _ in range(POOL_SIZE)))
+        await asyncio.gather(*(database.owners_of([FIRST]) for _ in range(POOL_SIZE)))
         ended = await administer(
             postgresql,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name = 'realtime_service'",
         )
         assert len(ended) > 1
-        assert await asyncio.gather(*(database.owner_of(FIRST) for _ in range(POOL_SIZE))) == [10] * POOL_SIZE
+        owners = await asyncio.gather(*(database.owners_of([FIRST]) for _ in range(POOL_SIZE)))
+        assert owners == [{FIRST: 10}] * POOL_SIZE
 
 
 async def test_a_server_that_comes_back_is_found(gate: Gate) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 from yarl import URL
@@ -135,13 +136,31 @@ async def test_a_broker_that_is_named_is_used_and_its_password_not_shown(
             await process.prints(LAST_LINE, seconds=READY_SECONDS)
             await process.prints(f"Port {port} is taken by another program: using ")
             ready = next(line for line in process.out if line.startswith("Ready at "))
-            assert URL(ready.split()[2].rstrip(".")).port != port
+            server = URL(ready.split()[2].rstrip("."))
+            assert server.port != port
+            assert command(process, "/console") == str(server / "console")
+            await assert_console_is_open(server)
             process.signal(signal.SIGTERM)
             done = await process.ended()
     assert (done.code, done.err) == (Exit.OK, "")
     assert str(URL(broker.amqp_url).password) not in done.out
     assert 'amqp-publish --url "$REALTIME_AMQP_URL"' in done.out
     assert_empty(tmp_path)
+
+
+async def assert_console_is_open(server: URL) -> None:
+    """The page takes tokens by itself, and they may look."""
+    async with aiohttp.ClientSession() as session:
+        async with session.get(server / "console") as page:
+            assert "data-demo" in await page.text()
+        async with session.post(server / "console" / "tokens") as answer:
+            tokens = await answer.json()
+        assert set(tokens) == {"123", "124"}
+        for diagnosis, token in tokens.items():
+            query = {"diagnosis": diagnosis}
+            headers = {"Authorization": f"Bearer {token}"}
+            async with session.get(server / "console" / "flow" % query, headers=headers) as flow:
+                assert flow.status == 200
 
 
 async def test_a_broker_that_is_named_and_away_is_said_in_a_line() -> None:
@@ -164,13 +183,14 @@ async def test_wrong_settings_are_said_before_anything_is_started() -> None:
 # -- The screen --------------------------------------------------------------------------------------------------------
 
 
-def facts(amqp_url: str | None = "amqp://user:password@127.0.0.1:5/%2F") -> Facts:
+def facts(amqp_url: str | None = "amqp://user:password@127.0.0.1:5/%2F", *, console: bool = False) -> Facts:
     return Facts(
         server=URL("ws://127.0.0.1:8000"),
         token="a.b.c",
         operator_token="d.e.f",
         amqp_url=amqp_url,
         management_url="http://user:password@127.0.0.1:15672",
+        console=console,
     )
 
 
@@ -184,6 +204,12 @@ def test_every_command_is_a_line_that_a_shell_can_read() -> None:
     assert commands[4][-5:] == ["status", "--server", "http://127.0.0.1:8000", "--token", "d.e.f"]
     assert commands[5][-2:] == ["Authorization: Bearer d.e.f", "http://127.0.0.1:8000/ws/status"]
     assert commands[6] == ["http://127.0.0.1:15672"]
+
+
+def test_the_console_is_named_first_where_there_is_one() -> None:
+    lines = [line.strip() for line in screen(facts(console=True)).splitlines() if line.startswith("  ")]
+    assert lines[0] == "http://127.0.0.1:8000/console"
+    assert "/console" not in screen(facts())
 
 
 def test_a_named_brokers_url_is_left_to_the_environment() -> None:

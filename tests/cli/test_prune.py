@@ -133,12 +133,10 @@ async def test_events_that_come_meanwhile_are_kept(
     async with ConfirmedPublisher(managed.amqp_url) as publisher:
         connection = await connecting.connect(managed.amqp_url, name="test")
         try:
-            async with connection.channel() as channel:
-                for name in names:
-                    queue = await channel.declare_queue(
-                        name, durable=True, arguments=dict(topology.backlog_arguments())
-                    )
-                    await queue.bind(topology.EVENTS, name)
+            channel = connection.channel()
+            for name in names:
+                await channel.queue_declare(name, durable=True, arguments=dict(topology.backlog_arguments()))
+                await channel.queue_bind(name, topology.EVENTS, name)
 
             async def publish(diagnosis: int) -> None:
                 for number in range(MEANWHILE):
@@ -176,9 +174,9 @@ async def test_the_last_look_counts(managed: PrivateRabbitMQ, platform: Service,
     ):
         connection = await connecting.connect(managed.amqp_url, name="test")
         try:
-            async with connection.channel() as channel:
-                for name in (empty, full):
-                    await channel.declare_queue(name, durable=True, arguments={"x-queue-type": kind})
+            channel = connection.channel()
+            for name in (empty, full):
+                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind})
             await publisher.publish("", full, b"{}", message_id="1", timeout_seconds=5, mandatory=True)
             quorum = frozenset({empty, full} if kind == "quorum" else ())
             done = [pruned async for pruned in Pruning(connection, publisher).prune([empty, full], quorum)]

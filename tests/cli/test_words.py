@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 
+from realtime_service import logs
 from realtime_service.cli import COMMANDS, main
 from realtime_service.cli.outcome import Exit
 from tests.cli.processes import COMMAND, finished
@@ -15,6 +16,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AMQP_URL", "AMQP_URL_FILE", "DATABASE_URL", "JWT_SECRET", "JWT_SECRET_FILE"):
         monkeypatch.delenv(f"REALTIME_{name}", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # of the process that runs the other tests, too
 
 
 Capture = pytest.CaptureFixture[str]

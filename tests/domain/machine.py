@@ -44,6 +44,7 @@ class Promises(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.room = type(self).make_room(DIAGNOSIS)
+        self.room.acquainted = True
         self.queues: dict[SessionKey, Queue] = {SHARED: Queue(SHARED)}
         self.clients: dict[ConnectionId, Client] = {}
         self.connections_of: dict[str, set[ConnectionId]] = {key: set() for key in DEVICES}
@@ -387,6 +388,7 @@ class Promises(RuleBasedStateMachine):
             if self.queues[SHARED].is_open:
                 self._close(self.queues[SHARED], acknowledged=acknowledged)
             self.room = type(self).make_room(DIAGNOSIS)
+            self.room.acquainted = True
             self.proven_here.clear()
 
     def _read(self, client: Client, frames: int) -> None:

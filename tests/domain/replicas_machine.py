@@ -1,7 +1,7 @@
 """Three replicas as a state machine: their rooms are real; the broker between them is a model, and so are the clients.
 
 The model's broker has one queue with a single active consumer, and a node queue for each replica. A sender's messages
-keep their order; everything else interleaves as Hypothesis likes. Channels are lost, replicas crash.
+keep their order; everything else interleaves as Hypothesis likes. Channels are lost and opened again, replicas crash.
 """
 
 from collections import deque
@@ -16,12 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from realtime_service.domain.event import Event
-from realtime_service.domain.relays import Stamp
+from realtime_service.domain.relays import Clock, Stamp
 from realtime_service.domain.room import (
     SHARED,
     Barrier,
     Effect,
-    Held,
     Member,
     Relay,
     Room,
@@ -29,11 +28,14 @@ from realtime_service.domain.room import (
     Settle,
     TellGap,
     TellProven,
+    Word,
 )
 
 REPLICAS: Final = 3
 OWNER: Final = UserId(100)
+ACTIVE: Final = -1
 replica_numbers = st.integers(0, REPLICAS - 1)
+victims = st.sampled_from([ACTIVE, ACTIVE, *range(REPLICAS)])
 Message = Callable[["Replica"], None]
 
 
@@ -47,7 +49,7 @@ class Client:
     welcome: bool = False
     got: list[int] = field(default_factory=list)
     waits_for: set["Replica"] = field(default_factory=set)
-    held: list[Held] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
     gaps: int = 0
 
 
@@ -72,11 +74,13 @@ class Replica:
 class Replicas(RuleBasedStateMachine):
     """The promises between replicas."""
 
-    make_room: Callable[[DiagnosisId, int], Room] = Room
+    make_room: Callable[[DiagnosisId, Clock], Room] = Room
 
     def __init__(self) -> None:
         super().__init__()
         self.queue: deque[tuple[int, bool]] = deque()
+        self.settled: deque[int] = deque(maxlen=5)
+        """The last acknowledgements: a broker that crashes forgets some."""
         self.published = 0
         self.proven: set[int] = set()
         self.names = count()
@@ -113,7 +117,7 @@ class Replicas(RuleBasedStateMachine):
                 arrive()
 
     def _under_way(self) -> list[Callable[[], None]]:
-        ways: list[Callable[[], None]] = [self._broker_delivers] if self.queue else []
+        ways: list[Callable[[], None]] = [self._broker_delivers] if self.queue and self.consumers else []
         for replica in self.replicas:
             ways += [partial(self._delivery_arrives, replica)] if replica.delivered else []
             ways += [partial(self._broker_takes, replica)] if replica.outbox else []
@@ -160,21 +164,43 @@ class Replicas(RuleBasedStateMachine):
         if len(replica.clients) > 1:
             self._perform(replica, replica.room.leave(replica.clients.pop(0).member))
 
-    @rule(at=replica_numbers)
-    def a_channel_is_lost(self, at: int) -> None:
-        replica = self.replicas[at]
-        self._requeue(replica)
-        replica.room.lost(SHARED)
-        self._consume(replica)
+    @rule(at=victims, for_a_moment=st.booleans())
+    def a_channel_is_lost(self, at: int, for_a_moment: bool = True) -> None:
+        replica = self.replicas[self._victim(at)]
+        if replica in self.consumers:
+            self._requeue(replica)
+            replica.room.lost(SHARED)
+        if for_a_moment and replica not in self.consumers:
+            self._consume(replica)
 
     @rule(at=replica_numbers)
+    def a_channel_is_opened_again(self, at: int) -> None:
+        replica = self.replicas[at]
+        if replica not in self.consumers:
+            self._consume(replica)
+
+    @rule(forgotten=st.integers(0, 5), order=st.permutations(range(REPLICAS)))
+    def the_broker_crashes(self, forgotten: int, order: list[int]) -> None:
+        """It comes back with what was not settled, and with some of what was."""
+        for replica in list(self.consumers):
+            self._requeue(replica)
+            replica.room.lost(SHARED)
+        again = list(self.settled)[len(self.settled) - min(forgotten, len(self.settled)) :]
+        self.settled.clear()
+        self.queue = deque(sorted([(event, True) for event in again] + list(self.queue)))
+        for at in order:
+            self._consume(self.replicas[at])
+
+    @rule(at=victims)
     def a_replica_crashes(self, at: int) -> None:
+        at = self._victim(at)
         crashed = self.replicas[at]
-        self._requeue(crashed)
+        self.settled.clear()  # who else would know of it? the broker has had its time
+        if crashed in self.consumers:
+            self._requeue(crashed)
         for replica in self.replicas:  # its answers never come
             for client in replica.clients:
-                client.waits_for.discard(crashed)
-                self._welcome_if_answered(replica, client)
+                self._no_word_of(crashed, replica, client)
         self._start(at)
 
     # What must be true
@@ -183,12 +209,16 @@ class Replicas(RuleBasedStateMachine):
     def nobody_gets_an_event_twice_or_out_of_order(self) -> None:
         for replica in self.replicas:
             for client in replica.clients:
-                assert client.got == sorted(set(client.got)), client.got
+                assert len(client.got) == len(set(client.got)), client.got
+                if not client.member.unsure:
+                    assert client.got == sorted(client.got), client.got
 
     def teardown(self) -> None:
         """Everything under way arrives and everybody proves: then nothing is missing."""
         if not self.replicas:
             return
+        for at in range(REPLICAS):
+            self.a_channel_is_opened_again(at)
         self.all_arrives()
         while any(client.member.receipts.unproven for each in self.replicas for client in each.clients):
             for replica in self.replicas:
@@ -210,9 +240,13 @@ class Replicas(RuleBasedStateMachine):
             if client.member.receipts.unproven:
                 self._prove(replica, client, len(client.got) - 1)
 
+    def _victim(self, at: int) -> int:
+        if at == ACTIVE:
+            return self.replicas.index(self.consumers[0]) if self.consumers else 0
+        return at
+
     def _start(self, at: int) -> None:
-        replica = Replica(self.make_room(DiagnosisId(1), next(self.clock)))
-        replica.room.peers.update({"the", "others"})
+        replica = Replica(self.make_room(DiagnosisId(1), lambda: next(self.clock)))
         self.replicas[at : at + 1] = [replica]
         self._consume(replica)
         self._join(replica)
@@ -233,30 +267,41 @@ class Replicas(RuleBasedStateMachine):
     def _join(self, replica: Replica) -> None:
         member = Member.of(ConnectionId(str(next(self.names))), OWNER, "ack")
         client = Client(member, self.published + 1)
-        client.waits_for = {other for other in self.replicas if other is not replica}
+        client.waits_for = {other for other in self.consumers if other is not replica}
         replica.clients.append(client)
         self._perform(replica, replica.room.join(member, ask=True))
 
         def ask(other: Replica) -> None:
-            held, at = other.room.held(), other.room.stream.at
-            other.outbox.append((replica, lambda asker: answer(asker, other, held, at), None))
+            word, consuming = other.room.word(), other.room.consuming
+            other.outbox.append((replica, lambda asker: answer(asker, other, word, consuming), None))
 
-        def answer(asker: Replica, other: Replica, held: list[Held], at: Stamp) -> None:
-            if other not in client.waits_for:
+        def answer(asker: Replica, other: Replica, word: Word, consuming: bool) -> None:
+            if client.welcome:
                 return
-            asker.room.stream.catch_up(at)
-            client.held += held
-            client.waits_for.discard(other)
-            self._welcome_if_answered(asker, client)
+            asker.room.stream.catch_up(word.at)
+            client.words.append(word)
+            if consuming:
+                client.waits_for.discard(other)
+                self._welcome_if_answered(asker, client)
+            else:
+                self._no_word_of(other, asker, client)
 
         replica.outbox.append((None, ask, None))
         self._welcome_if_answered(replica, client)
+
+    def _no_word_of(self, silent: Replica, replica: Replica, client: Client) -> None:
+        """The client was told to wait for it, and waits in vain."""
+        if silent in client.waits_for:
+            client.waits_for.discard(silent)
+            client.member.unsure = True
+            client.gaps += 1
+            self._welcome_if_answered(replica, client)
 
     def _welcome_if_answered(self, replica: Replica, client: Client) -> None:
         if not client.waits_for and not client.welcome and client in replica.clients:
             client.welcome = True
             client.since = self.published + 1
-            self._perform(replica, replica.room.arrive(client.member, client.held))
+            self._perform(replica, replica.room.arrive(client.member, client.words))
 
     def _prove(self, replica: Replica, client: Client, place: int) -> None:
         self.proven.update(client.got[: place + 1])
@@ -272,6 +317,7 @@ class Replicas(RuleBasedStateMachine):
                 case Settle(_, generation, tag) if generation == replica.generation:
                     settled = {event for known, event in replica.unsettled if known <= tag}
                     assert settled <= self.proven, "settled and proven by nobody"
+                    self.settled += sorted(settled)
                     replica.unsettled = [each for each in replica.unsettled if each[0] > tag]
                 case Relay(event, stamp):
                     replica.outbox.append((None, self._relay(event, stamp), event.id))

@@ -14,7 +14,7 @@ from contracts.ids import DiagnosisId, EventId
 from realtime_service.domain.event import Event
 from realtime_service.domain.receipts import Receipts
 from realtime_service.domain.recent import RecentIds
-from realtime_service.domain.room import Effect, Held, Member, Room, SessionKey
+from realtime_service.domain.room import Effect, Member, Room, SessionKey, Word
 from realtime_service.domain.window import Record, SessionWindow
 from tests.domain.machine import Promises
 
@@ -43,8 +43,8 @@ class SettlesBeyondThePrefix(SessionWindow):
     """The latest proven delivery is acknowledged, and with `multiple` all before it."""
 
     def settle(self) -> int | None:
-        proven = [tag for tag, record in self._unsettled if record.proven]
-        for tag, record in self._unsettled:
+        proven = [tag for tag, record in self._unsettled.items() if record.proven]
+        for tag, record in self._unsettled.items():
             record.proven = record.proven or bool(proven and tag < proven[-1])
         return super().settle()
 
@@ -123,7 +123,7 @@ class PingCoversTheFuture(Receipts):
 
     def sent(self, event: EventId, size: int) -> None:
         super().sent(event, size)
-        self._sent[-1] = (self._asked, event)
+        self._covered = self._sent[event] = self._asked
 
 
 class NewcomersStartEmpty(Room):
@@ -136,9 +136,9 @@ class NewcomersStartEmpty(Room):
 class ForgetsWhatPassed(Room):
     """A new device is not sent what the shared session handed out while its own queue was being made."""
 
-    def join_device(self, member: Member, *, new: bool, held: Iterable[Held] = ()) -> list[Effect]:
-        self._arriving[member.id].clear()
-        return super().join_device(member, new=new, held=held)
+    def join_device(self, member: Member, *, new: bool, words: Iterable[Word] = ()) -> list[Effect]:
+        self._arriving[member.id].records.clear()
+        return super().join_device(member, new=new, words=words)
 
 
 class SendsToAll(Room):
@@ -228,8 +228,8 @@ def test_a_broken_window_breaks_a_promise(window: type[SessionWindow]) -> None:
             super().__init__(diagnosis)
             self.shared = window()
 
-        def join_device(self, member: Member, *, new: bool, held: Iterable[Held] = ()) -> list[Effect]:
-            effects = super().join_device(member, new=new, held=held)
+        def join_device(self, member: Member, *, new: bool, words: Iterable[Word] = ()) -> list[Effect]:
+            effects = super().join_device(member, new=new, words=words)
             assert member.device is not None
             device = self.devices[member.device]
             device.window, whole = window(), device.window

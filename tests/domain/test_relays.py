@@ -16,6 +16,7 @@ from realtime_service.domain.room import (
     Send,
     Settle,
     TellGap,
+    Word,
 )
 
 OWNER = UserId(100)
@@ -74,8 +75,8 @@ def test_a_higher_epoch_ends_the_lead() -> None:
     assert not stream.leading
 
 
-def test_a_room_opened_later_leads_above_a_ghost_that_it_never_heard_of() -> None:
-    ghost, successor = RelayStream(since=NEW_YEAR), RelayStream(since=NEW_YEAR + 60)
+def test_who_becomes_active_later_leads_above_a_ghost_that_it_never_heard_of() -> None:
+    ghost, successor = RelayStream(lambda: NEW_YEAR), RelayStream(lambda: NEW_YEAR + 60)
     ghost.lead()
     for _ in range(50):
         ghost.next()
@@ -93,6 +94,14 @@ def test_a_newcomer_catches_up_and_who_stands_somewhere_stays_there() -> None:
     assert stream.follow(Stamp(2, 10)) is Verdict.HOLE, "what it missed does not come with an answer"
 
 
+def test_of_an_epoch_that_had_ended_before_a_replica_came_nothing_is_followed() -> None:
+    stream = RelayStream()
+    stream.whole = True
+    assert stream.follow(Stamp(3, 2)) is Verdict.OVER
+    assert stream.at == NOWHERE
+    assert stream.follow(Stamp(4, 1)) is Verdict.NEXT
+
+
 # Rooms
 
 
@@ -101,6 +110,7 @@ class Replica:
 
     def __init__(self, *, peers: Iterable[str] = ("another",)) -> None:
         self.room = Room(DiagnosisId(1))
+        self.room.acquainted = True
         self.room.peers.update(peers)
         self.sent: dict[Member, list[str]] = {}
         self.tag = 0
@@ -176,11 +186,23 @@ def test_an_event_relayed_by_two_leaders_is_sent_once() -> None:
     assert replica.sent[member] == ["a", "b", "c"]
 
 
+def test_what_the_broker_delivered_again_says_so_on_every_replica() -> None:
+    leader, other = Replica(), Replica()
+    leader.join("phone")
+    leader.deliver("a", redelivered=True)
+    [relay] = leader.pass_barrier()
+    assert relay == Relay(event("a"), Stamp(1, 1), repeated=True)
+    newcomer = other.join("who had it from a replica that died")
+    effects = other.room.relayed(event("a"), Stamp(1, 1), repeated=True)
+    assert effects == [Send(event("a"), (newcomer,), repeated=True)]
+
+
 def test_a_ghost_is_not_listened_to() -> None:
     replica = Replica()
     member = replica.join("phone")
     replica.hear("a", 2, 1)
-    assert replica.hear("what the ghost held", 1, 7) == []
+    assert replica.hear("a", 1, 7) == []
+    assert replica.hear("what the ghost held", 1, 8) == [TellGap((member,), None)], "it may never come again"
     assert replica.sent[member] == ["a"]
 
 
@@ -232,7 +254,10 @@ def test_a_new_leader_first_hears_what_was_relayed_before() -> None:
     assert replica.deliver("b", "c", redelivered=True) == [Barrier(1)]
     assert replica.sent[member] == ["a"], "nothing is handed out before the barrier"
     replica.hear("b", 1, 2)
-    assert replica.pass_barrier() == [Relay(event("b"), Stamp(2, 1)), Relay(event("c"), Stamp(2, 2))]
+    assert replica.pass_barrier() == [
+        Relay(event("b"), Stamp(2, 1), repeated=True),
+        Relay(event("c"), Stamp(2, 2), repeated=True),
+    ]
     assert replica.sent[member] == ["a", "b", "c"]
 
 
@@ -248,6 +273,17 @@ def test_a_barrier_of_an_earlier_channel_opens_nothing() -> None:
     assert replica.sent[member] == ["a"]
 
 
+def test_a_barrier_that_comes_when_the_channel_is_lost_opens_nothing() -> None:
+    replica = Replica()
+    member = replica.join("phone")
+    replica.deliver("a")
+    replica.room.lost(SHARED)
+    assert replica.perform(replica.room.barrier_passed(1)) == []
+    assert not replica.room.stream.leading
+    replica.hear("a", 1, 1)
+    assert replica.sent[member] == ["a"]
+
+
 def test_on_take_over_who_has_an_event_gets_it_no_more_and_a_proof_that_came_before_settles_it() -> None:
     replica = Replica()
     member = replica.join("phone")
@@ -257,7 +293,9 @@ def test_on_take_over_who_has_an_event_gets_it_no_more_and_a_proof_that_came_bef
     replica.deliver("a", "b", "c", redelivered=True)
     effects = replica.pass_barrier()
     assert replica.settled(effects) == [2]
-    assert [each for each in effects if isinstance(each, Relay)] == [Relay(event("c"), Stamp(2, 1))]
+    assert [each for each in effects if isinstance(each, Relay)] == [
+        Relay(event("c"), Stamp(2, 1), repeated=True)
+    ]
     assert replica.sent[member] == ["a", "b", "c"]
     replica.perform(replica.room.relay_confirmed(EventId("c")))
     assert replica.settled(replica.ack(member, "c")) == [3]
@@ -271,7 +309,8 @@ def test_a_newcomer_gets_what_is_held_and_what_came_since_in_the_order_of_the_st
     replica.hear("e", 1, 5)
     assert replica.sent[newcomer] == [], "not before the others said what they hold"
     held = [Held(event(name), Stamp(1, place)) for name, place in (("b", 2), ("c", 3), ("d", 4))]
-    assert replica.perform(replica.room.arrive(newcomer, held)) == []
+    word = Word(Stamp(1, 4), leading=True, held=tuple(held))
+    assert replica.perform(replica.room.arrive(newcomer, [word])) == []
     assert replica.sent[newcomer] == ["b", "c", "d", "e"]
     replica.hear("f", 1, 6)
     assert replica.sent[newcomer] == ["b", "c", "d", "e", "f"]
@@ -284,9 +323,8 @@ def test_a_newcomer_is_not_sent_what_its_room_knows_to_be_proven() -> None:
     replica.hear("b", 1, 2)
     replica.ack(old, "a")
     newcomer = replica.join("late", ask=True)
-    replica.perform(
-        replica.room.arrive(newcomer, [Held(event("a"), Stamp(1, 1)), Held(event("b"), Stamp(1, 2))])
-    )
+    held = (Held(event("a"), Stamp(1, 1)), Held(event("b"), Stamp(1, 2)))
+    replica.perform(replica.room.arrive(newcomer, [Word(Stamp(1, 2), leading=True, held=held)]))
     assert replica.sent[newcomer] == ["b"]
     assert replica.sent[old] == ["a", "b"]
 
@@ -308,8 +346,9 @@ def test_a_new_device_elsewhere_gets_what_the_leader_holds_and_nothing_of_it_aga
 ):
     replica = Replica()
     device = replica.join("phone", ask=True, device="key")
-    held = [Held(event("a"), Stamp(1, 1)), Held(event("b"), Stamp(1, 2))]
-    replica.perform(replica.room.join_device(device, new=True, held=held))
+    held = (Held(event("a"), Stamp(1, 1)), Held(event("b"), Stamp(1, 2)))
+    word = Word(Stamp(1, 2), leading=True, held=held)
+    replica.perform(replica.room.join_device(device, new=True, words=[word]))
     replica.perform(replica.room.opened("key", 1, 0, full=False))
     replica.hear("c", 1, 3)
     for tag, name in enumerate("bcd", 1):  # its queue was made between a and b
@@ -321,4 +360,113 @@ def test_members_that_leave_before_they_arrive_get_nothing() -> None:
     replica = Replica()
     member = replica.join("late", ask=True)
     replica.room.leave(member)
-    assert replica.room.arrive(member, [Held(event("a"), NOWHERE)]) == []
+    assert replica.room.arrive(member, [Word(NOWHERE, leading=True, held=(Held(event("a"), NOWHERE),))]) == []
+
+
+def test_a_newcomer_between_two_leaders_waits_for_what_the_next_is_delivered_again() -> None:
+    replica = Replica()
+    old = replica.join("old")
+    replica.hear("a", 1, 1)
+    newcomer = replica.join("late", ask=True)
+    replica.hear("b", 1, 2)
+    replica.perform(replica.room.arrive(newcomer, [Word(Stamp(1, 2), leading=False)]))
+    replica.hear("c", 1, 3)  # under way when its leader died
+    assert replica.sent[newcomer] == []
+    for place, name in enumerate("abcd", 1):
+        replica.hear(name, 2, place)
+    assert replica.sent[newcomer] == ["a", "b", "c", "d"]
+    assert replica.sent[old] == ["a", "b", "c", "d"]
+
+
+def test_a_newcomer_at_who_takes_over_gets_everything_in_order() -> None:
+    replica = Replica()
+    replica.hear("a", 1, 1)
+    newcomer = replica.join("late", ask=True)
+    replica.hear("b", 1, 2)
+    replica.perform(replica.room.arrive(newcomer, [Word(Stamp(1, 1), leading=False)]))
+    lead(replica, "a", "b", "c")
+    assert replica.sent[newcomer] == ["a", "b", "c"]
+
+
+def test_a_leader_tells_what_is_held_and_what_is_proven_and_will_come_again_if_it_dies() -> None:
+    leader = Replica()
+    leader.join("phone")
+    lead(leader, "a", "b")
+    leader.room.proved_elsewhere([EventId("b")])
+    word = leader.room.word()
+    assert word == Word(
+        Stamp(1, 2), leading=True, held=(Held(event("a"), Stamp(1, 1)),), proven=(EventId("b"),)
+    )
+
+    replica = Replica()
+    newcomer = replica.join("late", ask=True)
+    replica.room.stream.catch_up(word.at)
+    replica.perform(replica.room.arrive(newcomer, [word]))
+    replica.hear("c", 1, 3)
+    assert replica.deliver("a", "b", "c", redelivered=True) == [Barrier(1)]
+    replica.pass_barrier()
+    assert replica.sent[newcomer] == ["a", "c"]
+
+
+def test_a_barrier_that_was_waited_for_in_vain_is_a_gap() -> None:
+    replica = Replica()
+    member = replica.join("phone")
+    replica.deliver("a")
+    gap, _ = replica.perform(replica.room.barrier_passed(replica.generation, heard=False))
+    assert gap == TellGap((member,), None)
+    assert replica.sent[member] == ["a"]
+
+
+def test_a_room_that_does_not_know_whether_it_is_alone_relays() -> None:
+    replica = Replica(peers=())
+    replica.room.acquainted = False
+    replica.join("phone")
+    assert lead(replica, "a") == [Relay(event("a"), Stamp(1, 1))]
+
+
+def test_what_was_settled_of_late_is_told_too_for_a_broker_that_crashes_forgets_it() -> None:
+    leader = Replica()
+    phone = leader.join("phone")
+    lead(leader, "a", "b")
+    leader.room.relay_confirmed(EventId("a"))
+    assert leader.settled(leader.ack(phone, "a")) == [1]
+
+    replica = Replica()
+    newcomer = replica.join("late", ask=True)
+    replica.perform(replica.room.arrive(newcomer, [leader.room.word()]))
+    replica.deliver("a", "b", redelivered=True)
+    assert replica.settled(replica.pass_barrier()) == [1]
+    assert replica.sent[newcomer] == ["b"]
+
+
+def test_what_a_device_proved_before_it_was_handed_out_is_still_owed_to_a_newcomer() -> None:
+    leader = Replica()
+    leader.room.proved_elsewhere([EventId("a")])
+    lead(leader, "b")
+    word = leader.room.word()
+    assert EventId("a") not in word.proven
+
+
+def test_a_newcomer_at_a_leader_that_loses_its_channel_meanwhile_gets_what_it_held() -> None:
+    replica = Replica(peers=())
+    replica.join("phone")
+    replica.deliver("a")
+    newcomer = replica.join("late", ask=True)
+    replica.deliver("b")
+    replica.reopen()
+    replica.perform(replica.room.arrive(newcomer, []))
+    assert replica.sent[newcomer] == ["a", "b"]
+    replica.deliver("a", "b", "c", redelivered=True)
+    assert replica.sent[newcomer] == ["a", "b", "c"]
+
+
+def test_what_anybody_says_is_proven_is_not_owed_to_a_newcomer_although_the_leader_does_not_know() -> None:
+    replica = Replica()
+    member = replica.join("phone", ask=True)
+    held = tuple(Held(event(name), Stamp(1, place)) for place, name in ((1, "a"), (2, "b")))
+    words = [
+        Word(Stamp(1, 2), leading=True, held=held),
+        Word(Stamp(1, 2), leading=False, proven=(EventId("a"),)),
+    ]
+    replica.perform(replica.room.arrive(member, words))
+    assert replica.sent[member] == ["b"]

@@ -22,6 +22,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.room = Room(DiagnosisId(1))
+        self.room.acquainted = True
         self.sent: dict[Member, list[str]] = {}
         self.repeated: list[tuple[str, Member]] = []
         self._tags: dict[SessionKey, int] = {}
@@ -663,6 +664,7 @@ def test_a_queue_that_is_full_when_it_is_opened_again_is_a_gap_of_unknown_size(h
 
 def test_what_nobody_was_sent_yet_is_no_repeat_for_a_member_that_arrives() -> None:
     room = Room(DiagnosisId(1))
+    room.acquainted = True
     first, second = (Member.of(ConnectionId(name), OWNER) for name in ("first", "second"))
     room.opened(SHARED, 1, 1, full=False)
     assert room.join(first, ask=True) == []

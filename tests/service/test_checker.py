@@ -162,6 +162,17 @@ def test_an_event_that_comes_again_to_a_client_says_so() -> None:
     assert len(found.faults) == len(found.unmarked) == 2
 
 
+def test_what_comes_again_to_a_client_that_had_proved_it_is_named_and_is_no_fault() -> None:
+    proved = connection(1, 2, 3, proven=2)
+    found = judged(proved, connection(frame(2, redelivered=True), frame(3, redelivered=True)))
+    assert found.again == ["one: event 2 came again after its proof"]
+    assert not found.faults
+
+
+def test_what_another_client_had_proved_comes_to_this_one_for_the_first_time() -> None:
+    assert judged(connection(1, 2, 3), connection(frame(3, redelivered=True), client="other")) == Verdict()
+
+
 def test_an_event_that_its_publisher_retried_need_not_say_so() -> None:
     publications = published(3)
     publications[2].attempts = 2

@@ -1,11 +1,9 @@
 """A socket that is dead in one direction or both while each end believes it open: a phone in a tunnel."""
 
-import sys
 from collections.abc import Mapping
 
 import pytest
 
-from tests.service.harness import settles_on_write
 from tests.service.harness.checker import Audience, Verdict
 from tests.service.harness.proxy import Proxy
 from tests.service.harness.waiting import until
@@ -60,10 +58,3 @@ async def test_what_a_dead_socket_swallowed_goes_to_the_next_client_in_order(
     found = await go_through_a_tunnel(world, dark, returned=MEANWHILE)
     assert not found.faults
     assert not found.dropped
-
-
-async def test_the_checker_catches_a_service_that_takes_written_bytes_for_a_receipt(world: World) -> None:
-    await world.start_replica([sys.executable, str(settles_on_write.__file__)])
-    found = await go_through_a_tunnel(world, DIRECTIONS["to the client"], returned=0)
-    assert len(found.lost) == MEANWHILE
-    assert found.faults == found.lost

@@ -4,7 +4,6 @@ import pika
 
 from contracts import topology
 from contracts.ids import ClientId, DiagnosisId, UserId
-from realtime_service.embedded.rabbitmq import Broker
 from tests.service.harness.waiting import until
 from tests.service.harness.world import PATIENT, World
 
@@ -19,7 +18,7 @@ def purge(amqp_url: str, queue: str) -> int:
 
 
 async def test_what_an_unnamed_client_proves_is_settled_by_the_replica_that_consumed_it(
-    world: World, broker: Broker
+    world: World,
 ) -> None:
     first, second = await world.start_replica(), await world.start_replica()
     diagnosis = world.diagnosis()
@@ -31,7 +30,7 @@ async def test_what_an_unnamed_client_proves_is_settled_by_the_replica_that_cons
     await recorder.publish(diagnosis, MISSED)
     key = topology.device_key(UserId(PATIENT), ClientId("phone"))
     await until(
-        lambda: purge(broker.amqp_url, topology.device_queue(DiagnosisId(diagnosis), key)) == MISSED,
+        lambda: purge(world.amqp_url, topology.device_queue(DiagnosisId(diagnosis), key)) == MISSED,
         "these events are in the shared queue alone: the device can never prove them",
     )
 

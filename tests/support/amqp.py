@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
+from realtime_service.adapters.rabbitmq.connecting import close, connect
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
-from realtime_service.adapters.rabbitmq.topology import FIXED
+from realtime_service.adapters.rabbitmq.topology import FIXED, declare_topology
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 
 FEEDBACK = "diagnosis.feedback"
@@ -34,6 +35,13 @@ async def take_all(channel: AbstractChannel, queue: str) -> list[AbstractIncomin
     while (message := await waiting.get(fail=False, no_ack=True)) is not None:
         taken.append(message)
     return taken
+
+
+async def make_topology(amqp_url: str) -> None:
+    """Declare every fixed exchange, queue and binding."""
+    connection = await connect(amqp_url, name="test declares")
+    await declare_topology(connection)
+    await close(connection)
 
 
 async def remove_topology(channel: AbstractChannel) -> None:

@@ -1,4 +1,4 @@
-"""Servers that all tests share: private ones, started for this run, never the machine's own.
+"""Servers that all tests share: private ones, started for this run, never the machine's own. And a browser to start.
 
 They are started between collection and the first test, and only if a test wants them: an installation takes minutes,
 and would otherwise use up that test's time-out.
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import pytest
 
 from realtime_service.embedded.rabbitmq import Broker, BrokerUnavailable, obtain_broker
 from realtime_service.embedded.ways import Say
+from tests.support.chromium import BrowserUnavailable, obtain_chromium
 from tests.support.postgresql import SETTING as DATABASE_SETTING
 from tests.support.postgresql import DatabaseUnavailable, obtain_postgresql
 
@@ -28,6 +30,7 @@ _OBTAIN: Final[dict[str, Callable[[Say], AbstractContextManager[object]]]] = {
         setting=BROKER_SETTING,
     ),
     "postgresql_url": lambda say: obtain_postgresql(os.environ.get(DATABASE_SETTING), say=say),
+    "chromium_program": obtain_chromium,
 }
 _STARTED: Final = pytest.StashKey[dict[str, object]]()
 
@@ -50,6 +53,12 @@ def broker(pytestconfig: pytest.Config) -> Broker:
 def postgresql_url(pytestconfig: pytest.Config) -> str:
     """SQLAlchemy URL (asyncpg) of the PostgreSQL of this run."""
     return cast("str", _outcome(pytestconfig, "postgresql_url"))
+
+
+@pytest.fixture(scope="session")
+def chromium_program(pytestconfig: pytest.Config) -> Path:
+    """A Chromium to start."""
+    return cast("Path", _outcome(pytestconfig, "chromium_program"))
 
 
 def on_its_own(broker: Broker, name: str) -> Broker:
@@ -81,6 +90,6 @@ def _started(config: pytest.Config, name: str) -> Any:
         config.add_cleanup(stack.close)
         try:
             servers[name] = stack.enter_context(_OBTAIN[name](reporter.write_line if reporter else print))
-        except (BrokerUnavailable, DatabaseUnavailable) as error:
+        except (BrokerUnavailable, BrowserUnavailable, DatabaseUnavailable) as error:
             servers[name] = error
     return servers[name]

@@ -108,6 +108,10 @@ class Amqp:
 
         return await self._do(declare)
 
+    async def delete(self, queue: str) -> None:
+        """As an operator does by mistake."""
+        await self._do(lambda: self._channel().queue_delete(queue))
+
     async def has_depth(self, queue: str, depth: int | None) -> None:
         """Wait until a queue holds so many."""
 

@@ -93,6 +93,7 @@ async def test_a_token_in_a_request_that_is_no_http_is_not_logged(
     assert answer.split(b" ")[1] in {b"400", b"401"}
     records = [record for record in caplog.records if record.name == "aiohttp.server"]
     assert all("is not HTTP" in record.getMessage() for record in records)
+    assert {record.levelname for record in records} <= {"INFO"}
     assert TOKEN not in "".join(logging.Formatter().format(record) for record in records)
 
 

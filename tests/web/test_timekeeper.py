@@ -17,9 +17,13 @@ class Client:
 
     def __init__(self) -> None:
         self.overdue = asyncio.Event()
+        self.asked = asyncio.Event()
 
     def receipt_overdue(self) -> None:
         self.overdue.set()
+
+    def ask_due(self) -> None:
+        self.asked.set()
 
     def heartbeat_due(self) -> None:
         raise AssertionError("it was not quiet for that long")
@@ -70,3 +74,16 @@ async def test_after_a_stall_a_client_that_proved_nothing_is_overdue_all_the_sam
     stand_still()
     async with asyncio.timeout(LIMIT_SECONDS):
         await client.overdue.wait()
+
+
+async def test_a_client_that_is_asked_later_is_asked_once_and_in_time(timekeeper: Timekeeper) -> None:
+    client = Client()
+    timekeeper.owes(client)
+    timekeeper.asks_later(client)
+    timekeeper.asks_later(client)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await client.asked.wait()
+    assert not client.overdue.is_set(), "it must have the time to answer"
+    client.asked.clear()
+    timekeeper.look(asyncio.get_running_loop().time(), time.time())
+    assert not client.asked.is_set()

@@ -7,7 +7,7 @@ import pytest
 from contracts.close_codes import REASONS, CloseCode
 from tests.web.clients import Client
 from tests.web.conftest import StartReplica
-from tests.web.replica import Replica, Visitors, device_queue
+from tests.web.replica import Replica, Visitors, device_queue, token
 
 REPLACED = (4409, REASONS[CloseCode.REPLACED])
 
@@ -197,6 +197,18 @@ async def test_the_same_device_again_replaces_the_older_connection(
     assert missed == 2
     assert await new.numbers(3) == [1, 2, 3]
     await replica.nothing_waits(diagnosis)
+
+
+async def test_a_connection_that_was_opened_before_replaces_none_however_late_it_is_admitted(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    old = await visitors.open(replica.url(diagnosis, client_id="phone"))
+    new = await visitors.welcomed(diagnosis, client_id="phone")
+    await old.send({"type": "auth", "token": token()})
+    assert await old.closed() == REPLACED
+    await replica.feedback(diagnosis, 1)
+    assert await new.numbers(1) == [1]
 
 
 async def test_of_many_that_come_at_once_under_one_name_one_stays(

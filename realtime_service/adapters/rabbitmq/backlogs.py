@@ -7,20 +7,18 @@ channel), by one task at a time however many operators look, and for a bounded n
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
 import structlog
-from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from contracts import topology
 from contracts.ids import DiagnosisId
 from realtime_service.adapters.management import ManagementApi, ManagementUnavailable
-from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.asking import throwaway_channel
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.domain.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
@@ -33,7 +31,6 @@ ASK_SECONDS: Final = 3.0
 """How long the whole may take."""
 MISSING_SECONDS: Final = 10.0
 """How long a queue that did not exist is not asked for: each such question costs a channel."""
-CLOSE_SECONDS: Final = 1.0
 
 _SHARED_QUEUES: Final = f"^{re.escape(topology.ANY_DIAGNOSIS.removesuffix('*'))}[0-9]+$"
 
@@ -45,7 +42,7 @@ class QueueBacklogs:
 
     def __init__(
         self,
-        connection: Callable[[], AbstractConnection | None],
+        connection: Callable[[], BrokerConnection | None],
         management: ManagementApi | None = None,
         *,
         max_seen: int = MAX_SEEN,
@@ -124,7 +121,7 @@ class QueueBacklogs:
 
     async def _count_on_one_channel(self, remaining: Iterator[DiagnosisId], counts: Waiting) -> bool:
         """Ask until a queue does not exist, which closes the channel: True, there is more to ask."""
-        async with self._channel() as channel:
+        with throwaway_channel(self._connection()) as channel:
             for diagnosis in remaining:
                 try:
                     answer = await channel.queue_declare(topology.shared_queue(diagnosis), passive=True)
@@ -135,15 +132,3 @@ class QueueBacklogs:
                     return True
                 counts[diagnosis] = answer.message_count or 0
         return False
-
-    @asynccontextmanager
-    async def _channel(self) -> AsyncIterator[AbstractChannel]:
-        connection = self._connection()
-        if connection is None or connection.transport is None:
-            raise BrokerUnavailable("no connection to the broker")
-        channel = await connection.transport.connection.channel(publisher_confirms=False)
-        try:
-            yield channel
-        finally:
-            with suppress(Exception):
-                await asyncio.wait_for(channel.close(), CLOSE_SECONDS)

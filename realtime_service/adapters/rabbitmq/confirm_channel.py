@@ -15,16 +15,10 @@ from typing import Final, Self
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity
 
+from realtime_service.adapters.rabbitmq import connecting
 from realtime_service.adapters.rabbitmq.backoff import delays
-from realtime_service.adapters.rabbitmq.connecting import (
-    BrokerConnection,
-    broker_address,
-    close,
-    connect,
-    names,
-    reason_of,
-    translated,
-)
+from realtime_service.adapters.rabbitmq.connecting import broker_address, names, reason_of, translated
+from realtime_service.adapters.rabbitmq.publishing_connection import PublishingConnection, close, connect
 from realtime_service.adapters.rabbitmq.topology import EXCHANGES, declare_topology
 from realtime_service.domain.errors import BrokerUnavailable, PublishError
 
@@ -56,7 +50,7 @@ class ConfirmChannel:
         self._name = name
         self._on_state_change = on_state_change
         self._supervisor: asyncio.Task[None] | None = None
-        self._connection: BrokerConnection | None = None
+        self._connection: PublishingConnection | None = None
         self._channel: AbstractChannel | None = None
         self._waiting: dict[int, asyncio.Future[AbstractChannel]] = {}
         self._missing = False
@@ -166,13 +160,13 @@ class ConfirmChannel:
                         PublishError("the publisher was closed before the message was confirmed")
                     )
 
-    async def _keep_connection(self, connection: BrokerConnection) -> None:
+    async def _keep_connection(self, connection: PublishingConnection) -> None:
         """Keep an AMQP channel open on it until it is lost. Raises BrokerUnavailable."""
         self._connection = connection
         try:
             with translated():
                 if self._missing:
-                    await self._declare(connection)
+                    await self._declare()
                 reason = await self._keep_channel(connection)
             self._missing = isinstance(reason, ChannelNotFoundEntity) and any(
                 names(reason, exchange) for exchange in EXCHANGES
@@ -184,7 +178,7 @@ class ConfirmChannel:
             self._tell(connected=False)
             await close(connection)
 
-    async def _keep_channel(self, connection: BrokerConnection) -> BaseException | None:
+    async def _keep_channel(self, connection: PublishingConnection) -> BaseException | None:
         """Open an AMQP channel, let the publishes in, and return why it closed.
 
         If the broker closed the channel alone, the connection goes too: aiormq 7.2 may have written another message to
@@ -198,20 +192,22 @@ class ConfirmChannel:
         await asyncio.wait([closing])
         return None if closing.cancelled() else closing.exception()
 
-    async def _declare(self, connection: BrokerConnection) -> None:
+    async def _declare(self) -> None:
         """An exchange is missing: upstream tasks may start before the service ever ran.
 
-        Raises BrokerUnavailable if the connection is lost; what may not be declared is left to the publishes to say.
+        Raises BrokerUnavailable if the broker is; what may not be declared is left to the publishes to say.
         """
-        assert connection.transport is not None
+        declaring = await connecting.connect(self._url, name=f"{self._name} declares")
         try:
-            for warning in await declare_topology(connection):
+            for warning in await declare_topology(declaring):
                 log.warning("%s", warning)
             self.undeclared = ""
         except BrokerUnavailable as error:
-            if connection.transport.connection.is_closed:
+            if declaring.is_closed:
                 raise
             self.undeclared = f" ({error})"
+        finally:
+            await connecting.close(declaring)
 
     def _tell(self, *, connected: bool) -> None:
         if not connected:

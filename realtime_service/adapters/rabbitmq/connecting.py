@@ -1,7 +1,7 @@
 """Opening and closing one AMQP connection, and saying in our own words what is wrong with it.
 
-aiormq 7.2 rejects pending calls with whatever ended the connection. For a broker that stopped answering that is a
-`CancelledError`, which a task cannot tell from being cancelled itself: `translated` can.
+On connections to publish on, aiormq 7.2 rejects pending calls with whatever ended the connection. For a broker that
+stopped answering that is a `CancelledError`, which a task cannot tell from being cancelled itself: `translated` can.
 """
 
 import asyncio
@@ -9,10 +9,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-from aio_pika.connection import Connection
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -26,18 +24,26 @@ from aiormq.exceptions import (
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
+from realtime_service.adapters.rabbitmq.amqp.connection import Connection as BrokerConnection
+from realtime_service.adapters.rabbitmq.amqp.opening import DEFAULT_PORTS, open_connection
 from realtime_service.domain.errors import BrokerUnavailable
 
-DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
-HEARTBEAT_SECONDS: Final = 5
-"""aiormq gives a silent broker up after three of these plus one second each: 18 s."""
+__all__ = [
+    "BrokerConnection",
+    "broker_address",
+    "close",
+    "connect",
+    "is_broker_error",
+    "names",
+    "reason_of",
+    "translated",
+]
+
 CONNECT_SECONDS: Final = 10.0
 """TCP, TLS and the AMQP hand-shake together; a broker that is stopped still accepts TCP."""
-CLOSE_SECONDS: Final = 3.0
-"""A broker that does not answer a close is not waited for."""
 
 BROKER_ERRORS: Final = (AMQPError, PAMQPException, OSError, RuntimeError)
-"""What aio-pika and aiormq raise when the broker is away or an AMQP channel is closed."""
+"""What is raised when the broker is away or an AMQP channel is closed."""
 
 _VHOST: Final = "it refused the virtual host, or takes no more connections"
 _PLAIN: Final[tuple[tuple[type[BaseException], str], ...]] = (
@@ -66,65 +72,19 @@ def broker_address(amqp_url: str) -> str:
     raise ValueError("the AMQP URL must look like amqp://user:password@host:5672/vhost")
 
 
-class BrokerConnection(Connection):
-    """A plain connection (not a robust one) that can be dropped.
-
-    aiormq 7.2 waits in `close` until the broker has read what was written to it, for ever if it stopped reading; and
-    `asyncio.run` waits with it.
-    """
-
-    def __init__(self, amqp_url: str, name: str) -> None:
-        url = URL(amqp_url)
-        if "heartbeat" not in url.query:
-            url = url.update_query(heartbeat=HEARTBEAT_SECONDS)
-        super().__init__(url, client_properties={"connection_name": name})
-        self._socket = self.kwargs["transport_factory"] = _Socket()
-
-    def abort(self) -> None:
-        """Drop the connection without a word; what was not sent yet is lost."""
-        self._socket.abort()
-
-
-class _Socket(TransportFactory):
-    """Opens TCP or TLS as aiormq does, and keeps hold of it."""
-
-    def __init__(self) -> None:
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, self._writer = await factory.create(url, **kwargs)
-        return reader, self._writer
-
-    def abort(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
-
-
 async def connect(amqp_url: str, *, name: str) -> BrokerConnection:
-    """Open a connection; its `name` is what operators see. Raises BrokerUnavailable, after at most CONNECT_SECONDS."""
-    connection = BrokerConnection(amqp_url, name)
-    try:
-        with translated("it cannot be reached"):
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.connect()
-    except BaseException:
-        connection.abort()
-        await connection.close()  # or its __del__ would start a task whenever it is collected
-        raise
-    return connection
+    """Open a connection to consume on; its `name` is what operators see.
+
+    Raises BrokerUnavailable, after at most CONNECT_SECONDS.
+    """
+    with translated("it cannot be reached"):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await open_connection(amqp_url, name=name)
 
 
 async def close(connection: BrokerConnection) -> None:
     """Close; errors do not matter any more, and a broker that does not answer is not waited for."""
-    closing = asyncio.ensure_future(connection.close())  # aio-pika 10.2 cannot be cancelled here
-    try:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
-    finally:
-        connection.abort()
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
-        if closing.done() and not closing.cancelled():
-            closing.exception()  # seen
+    await connection.close()
 
 
 def reason_of(error: BaseException | None, otherwise: str = "the connection was lost") -> str:

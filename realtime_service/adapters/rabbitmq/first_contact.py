@@ -4,31 +4,33 @@ Events of a diagnosis without a queue end in `diagnosis.unrouted`, whose single 
 replica. Law: nobody else creates shared queues, or events would overtake each other on the way in.
 
     event, or request to provision ─► is the diagnosis known? ─► declare the queue, unbound ─► forward in order
-                                       no: asked again for 60 s, then parked        250 ms without another ─► bind
+                                       no: asked again for 60 s, then parked          250 ms without another ─┐
+         requests are answered ◄─ what came before a second barrier is forwarded ◄─ bind ◄─ a barrier: none left ◄┘
 
-While the queue is unbound every event comes through here, in order; once it is bound none does. What is published in
-the few milliseconds in which the binding is made may be overtaken, once in a diagnosis' life.
+While the queue is unbound every event comes through here, in order; once it is bound none does. A barrier goes through
+`diagnosis.unrouted` like the events: when it is back, all that was published before it is here. So only what is
+published in the few milliseconds in which the binding is made may be overtaken, once in a diagnosis' life.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelPreconditionFailed
-from pamqp.common import FieldValue
 
 from contracts import topology
 from contracts.ids import DiagnosisId, EventId, parse_diagnosis_id
 from contracts.topology import Header
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
 from realtime_service.adapters.rabbitmq.backoff import delays
-from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
-from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink, new_channel
+from realtime_service.adapters.rabbitmq.barriers import Barriers, is_barrier
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
+from realtime_service.adapters.rabbitmq.new_queue import NewQueue, Waiting
 from realtime_service.adapters.rabbitmq.node import PROVISIONED
-from realtime_service.adapters.rabbitmq.parking import Parking, republish
+from realtime_service.adapters.rabbitmq.parking import Parking
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.adapters.rabbitmq.reading import (
     Occurrences,
@@ -44,37 +46,55 @@ from realtime_service.domain.ports import Ownership
 
 log = structlog.get_logger(__name__)
 
-PREFETCH: Final = 1000
 MOST_ASKED_AT_ONCE: Final = 4
 """Questions to the database under way: a flood of unknown ids must not take every connection to it."""
 MOST_UNKNOWN: Final = 500
 """Events held for diagnoses that the database does not know (yet); more would hold up the others."""
-QUIET_SECONDS: Final = 0.25
-"""A queue is bound once this long passed without another event for it."""
-BIND_SECONDS: Final = 5.0
-"""It is bound after this at the latest."""
-UNKNOWN_SECONDS: Final = 60.0
-"""How long a diagnosis may take to appear in the database after its first event."""
-FORWARDED_AT_ONCE: Final = 100
-"""Events under way to the broker; their order is the publisher's."""
 RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 5.0
 PROVISION: Final = "provision"
 """`type` of a request to make a diagnosis' queue; its body is the id."""
-PROVISION_SECONDS: Final = 2.0
-"""How long a connect waits for the door."""
+BIND_SECONDS: Final = 5.0
+PROVISION_SECONDS: Final = BIND_SECONDS + 2.0
+"""How long a connect waits for the door: until the queue holds all that came before, so that it counts them right."""
+ANSWER_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What the door waits for, and how long."""
+
+    unknown_seconds: float = 60.0
+    """How long a diagnosis may take to appear in the database after its first event."""
+    quiet_seconds: float = 0.25
+    """A queue is bound once this long passed without another event for it, and none is on its way to the door."""
+    bind_seconds: float = BIND_SECONDS
+    """It is bound after this at the latest, and the door is done with it as long after that."""
+    retry_seconds: float = RETRY_SECONDS
+    """The first pause before anything is tried again; later ones grow."""
+    prefetch: int = 1000
+    """Deliveries held unsettled."""
 
 
 class _Newcomer:
     """A diagnosis at the door."""
 
     def __init__(self) -> None:
-        self.events: deque[tuple[DeliveredMessage, EventId]] = deque()
-        self.requests: deque[DeliveredMessage] = deque()
+        self.events: Waiting = deque()
+        self.requests: deque[Delivery] = deque()
         self.arrived = asyncio.Event()
-        """Another event is here; a request is no reason to wait for more."""
+        """Another event is here, or a barrier; a request is no reason to wait for more."""
         self.unknown = False
         """The database said that there is no such diagnosis."""
+
+    async def comes_within(self, seconds: float) -> bool:
+        """Wait for something to come."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.arrived.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class FirstContact:
@@ -88,27 +108,28 @@ class FirstContact:
         parking: Parking,
         arguments: topology.Arguments,
         *,
-        unknown_seconds: float = UNKNOWN_SECONDS,
+        patience: Patience | None = None,
     ) -> None:
         self._link = link
         self._publisher = publisher
         self._ownership = ownership
         self._parking = parking
         self._arguments = arguments
-        self._unknown_seconds = unknown_seconds
+        self._patience = patience = patience or Patience()
+        self._barriers = Barriers(publisher, topology.UNROUTED, seconds=patience.bind_seconds)
         self.on_diagnosis: Callable[[DiagnosisId], None] = lambda _: None
         """Told of every diagnosis that got its queue."""
         self._newcomers: dict[DiagnosisId, _Newcomer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._occurrences = Occurrences()
         self._asking = asyncio.Semaphore(MOST_ASKED_AT_ONCE)
-        self._channel: AbstractChannel | None = None
+        self._channel: Channel | None = None
 
     async def prepare(self, connection: BrokerConnection) -> None:
         """Stand ready. Part of every (re)connect; what was under way on a lost connection comes again."""
         await self.close()
-        channel = await new_channel(connection)
-        await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_SECONDS)
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=self._patience.prefetch)
         self._channel = channel
         await channel.basic_consume(topology.UNROUTED, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._link.depend_on(channel, connection)
@@ -120,13 +141,18 @@ class FirstContact:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._barriers.close()
         self._newcomers.clear()
         self._occurrences.lost()
 
     # Arrival
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
+    def _on_message(self, message: Delivery) -> None:
         if message.channel is not self._channel:
+            return
+        if is_barrier(message):
+            self._barriers.returned(message)
+            self._settle(message)
             return
         try:
             diagnosis, event_id = self._read(message)
@@ -145,7 +171,7 @@ class FirstContact:
             newcomer.events.append((message, event_id))
             newcomer.arrived.set()
 
-    def _read(self, message: DeliveredMessage) -> tuple[DiagnosisId, EventId | None]:
+    def _read(self, message: Delivery) -> tuple[DiagnosisId, EventId | None]:
         """The diagnosis, and the event's id unless this is a request. Raises EventInvalid."""
         if _is_request(message):
             if (asked := parse_diagnosis_id(message.body.decode("ascii", "replace"))) is None:
@@ -157,8 +183,8 @@ class FirstContact:
         event_id = declared_id(message)
         if event_id is None:
             content = content_key(message, origin, salt="first contact")
-            tag, redelivered = message.delivery_tag or 0, bool(message.redelivered)
-            event_id = event_id_of(content, self._occurrences.number(content, tag, redelivered=redelivered))
+            number = self._occurrences.number(content, message.delivery_tag, redelivered=message.redelivered)
+            event_id = event_id_of(content, number)
         read_event(message, diagnosis, event_id, now=0)
         return diagnosis, event_id
 
@@ -184,13 +210,13 @@ class FirstContact:
         """Ask the database; ask again for one that is about to be created, or while the database is away."""
         loop = asyncio.get_running_loop()
         since = loop.time()
-        for pause in delays(RETRY_SECONDS, LONGEST_RETRY_SECONDS):
+        for pause in delays(self._patience.retry_seconds, LONGEST_RETRY_SECONDS):
             try:
                 async with self._asking:
                     newcomer.unknown = await self._ownership.owner_of(diagnosis) is None
                 if not newcomer.unknown:
                     return True
-                late = loop.time() - since > self._unknown_seconds
+                late = loop.time() - since > self._patience.unknown_seconds
                 if not newcomer.events or late or self._held() > MOST_UNKNOWN:
                     return False
             except DatabaseUnavailable:
@@ -205,7 +231,8 @@ class FirstContact:
 
     async def _provision_for_certain(self, diagnosis: DiagnosisId, newcomer: _Newcomer) -> None:
         """Try until it is done, or the connection is lost: what one queue is refused for is no fault of the others."""
-        for pause in delays(RETRY_SECONDS, LONGEST_RETRY_SECONDS):
+        for pause in delays(self._patience.retry_seconds, LONGEST_RETRY_SECONDS):
+            await self._link.wait_up()
             try:
                 await self._provision(diagnosis, newcomer)
             except BrokerUnavailable as error:
@@ -216,18 +243,13 @@ class FirstContact:
 
     async def _provision(self, diagnosis: DiagnosisId, newcomer: _Newcomer) -> None:
         """Declare, forward, bind, forward what still came through here."""
-        queue = topology.shared_queue(diagnosis)
-        await self._declare(queue)
-        forwarded = await self._forward(queue, newcomer)
-        deadline = asyncio.get_running_loop().time() + BIND_SECONDS
-        while forwarded and asyncio.get_running_loop().time() < deadline:
-            try:
-                async with asyncio.timeout(QUIET_SECONDS):
-                    await newcomer.arrived.wait()
-            except TimeoutError:
-                break
-            await self._forward(queue, newcomer)
-        await self._bind(queue, topology.routing_key(diagnosis))
+        queue = NewQueue(self._link, self._publisher, self._arguments, diagnosis)
+        await queue.declare()
+        forwarded = await self._until_nothing_comes(queue, newcomer)
+        await queue.bind()
+        forwarded += await self._until_passed(
+            queue, newcomer, self._loop_time() + self._patience.bind_seconds
+        )
         self.on_diagnosis(diagnosis)
         while newcomer.events or newcomer.requests:
             forwarded += await self._forward(queue, newcomer)
@@ -235,111 +257,70 @@ class FirstContact:
                 await self._answer(newcomer.requests.popleft(), diagnosis)
         log.info("diagnosis_provisioned", forwarded=forwarded)
 
-    async def _forward(self, queue: str, newcomer: _Newcomer) -> int:
-        """Forward what is here, in order; each is settled after its confirm. Returns how many."""
+    async def _until_nothing_comes(self, queue: NewQueue, newcomer: _Newcomer) -> int:
+        """Forward until a barrier comes back with no event before it, or time is up. Returns how many."""
+        deadline = self._loop_time() + self._patience.bind_seconds
+        forwarded = await self._forward(queue, newcomer)
+        while self._loop_time() < deadline:
+            if forwarded and await newcomer.comes_within(self._patience.quiet_seconds):
+                forwarded += await self._forward(queue, newcomer)
+            elif came := await self._until_passed(queue, newcomer, deadline):
+                forwarded += came
+            else:
+                return forwarded
+        log.warning("bound_while_events_come")
+        return forwarded
+
+    async def _until_passed(self, queue: NewQueue, newcomer: _Newcomer, deadline: float) -> int:
+        """Forward what comes before a barrier that is sent now, or before the deadline. Returns how many."""
+        forwarded, passed = 0, False
+        while not passed and self._loop_time() < deadline:
+            barrier = self._barriers.send()
+            barrier.add_done_callback(lambda _: newcomer.arrived.set())
+            while not barrier.done() and await newcomer.comes_within(deadline - self._loop_time()):
+                forwarded += await self._forward(queue, newcomer)
+            passed = barrier.done() and barrier.result()
+        return forwarded + await self._forward(queue, newcomer)
+
+    async def _forward(self, queue: NewQueue, newcomer: _Newcomer) -> int:
         newcomer.arrived.clear()
-        count = 0
-        while batch := list(islice(newcomer.events, FORWARDED_AT_ONCE)):
-            outcomes = await asyncio.gather(
-                *(self._forward_one(queue, *waiting) for waiting in batch), return_exceptions=True
-            )
-            for (message, _), outcome in zip(batch, outcomes, strict=True):
-                if outcome is not None:
-                    break
-                newcomer.events.popleft()
-                self._settle(message)
-                count += 1
-            failed = next((outcome for outcome in outcomes if outcome is not None), None)
-            if isinstance(failed, PublishError):
-                log.warning("forwarding_failed", error=str(failed))
-                await asyncio.sleep(RETRY_SECONDS)
-                await self._declare(queue)
-            elif failed is not None:
-                raise failed
-        return count
+        return await queue.put(newcomer.events, self._settle)
 
-    async def _forward_one(self, queue: str, message: DeliveredMessage, event_id: EventId) -> None:
-        added: dict[str, FieldValue] = {Header.ORIGIN_EXCHANGE.value: origin_of(message).exchange}
-        await republish(self._publisher, queue, message, message_id=event_id, added=added)
-
-    async def _declare(self, queue: str) -> None:
-        """Declare durable and unbound; a queue that exists with other arguments is used as it is."""
-        channel = await self._link.channel()
-        try:
-            with translated():
-                await channel.queue_declare(
-                    queue, durable=True, arguments=dict(self._arguments), timeout=RPC_TIMEOUT_SECONDS
-                )
-        except BrokerUnavailable as error:
-            if not isinstance(error.__cause__, ChannelPreconditionFailed):
-                raise
-            log.warning("queue_has_other_arguments", queue=queue)
-        finally:
-            await _close(channel)
-
-    async def _bind(self, queue: str, key: str) -> None:
-        channel = await self._link.channel()
-        try:
-            with translated():
-                await channel.queue_bind(queue, topology.EVENTS, key, timeout=RPC_TIMEOUT_SECONDS)
-        finally:
-            await _close(channel)
-
-    async def _answer(self, request: DeliveredMessage, diagnosis: DiagnosisId) -> None:
+    async def _answer(self, request: Delivery, diagnosis: DiagnosisId) -> None:
         reply_to = headers_of(request).get(Header.REPLY_TO)
-        if isinstance(reply_to, str) and reply_to:
+        if isinstance(reply_to, str) and topology.is_node_queue(reply_to):
             try:
                 await self._publisher.publish(
                     "",
                     reply_to,
                     str(diagnosis).encode(),
-                    message_id=request.header.properties.message_id or "provisioned",
-                    timeout_seconds=PROVISION_SECONDS,
+                    message_id=request.properties.message_id or "provisioned",
+                    timeout_seconds=ANSWER_SECONDS,
                     message_type=PROVISIONED,
                 )
             except PublishError as error:
                 log.warning("provision_unanswered", error=str(error))
         self._settle(request)
 
+    def _loop_time(self) -> float:
+        return asyncio.get_running_loop().time()
+
     # Settling
 
-    def _settle(self, message: DeliveredMessage) -> None:
+    def _settle(self, message: Delivery) -> None:
         if message.channel is not self._channel:
             return  # delivered again on another one, under another tag
-        tag = message.delivery_tag or 0
-        self._occurrences.settled_one(tag)
-        task = asyncio.create_task(_acknowledge(message.channel, tag))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._occurrences.settled_one(message.delivery_tag)
+        message.channel.basic_ack(message.delivery_tag)
 
-    def _park(self, message: DeliveredMessage, reason: str) -> None:
+    def _park(self, message: Delivery, reason: str) -> None:
         self._parking.park(message, reason, lambda: self._settle(message))
 
     def _give_back(self) -> None:
         """Something unforeseen: close the connection, so that everything comes again in order."""
-        connection = self._link.connection
-        if connection is not None:
-            task = asyncio.create_task(connection.close())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._link.connection is not None:
+            self._link.connection.end()
 
 
-def _is_request(message: DeliveredMessage) -> bool:
-    return not message.exchange and message.header.properties.message_type == PROVISION
-
-
-async def _acknowledge(channel: AbstractChannel, tag: int) -> None:
-    try:
-        with translated():
-            await channel.basic_ack(tag, wait=False)
-    except BrokerUnavailable:
-        pass  # delivered again; forwarding twice is seen by the event's id
-
-
-async def _close(channel: AbstractChannel) -> None:
-    try:
-        with translated():
-            async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
-                await channel.close()
-    except (BrokerUnavailable, TimeoutError):
-        pass
+def _is_request(message: Delivery) -> bool:
+    return not message.exchange and message.properties.message_type == PROVISION

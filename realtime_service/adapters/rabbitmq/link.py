@@ -2,8 +2,9 @@
 
 Law: plain connections, never the robust kind: that restores channel after channel, declares for ever and loops on one
 406 (aio-pika 10.2). Desired state is kept by those who consume; the link only says when there is a connection and when
-it is gone. Nothing is published here: a memory alarm blocks connections that publish, and acknowledgements must not
-freeze with them (RabbitMQ, *Alarms*).
+it is gone. Where a broker allows fewer channels on a connection (2047, as it comes) than there are sessions, there are
+more connections, for as long as there is the first. Nothing is published here: a memory alarm blocks connections that
+publish, and acknowledgements must not freeze with them (RabbitMQ, *Alarms*).
 """
 
 import asyncio
@@ -11,12 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
-from aiormq.abc import AbstractChannel
 
 from realtime_service.adapters.rabbitmq import connecting
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
-from realtime_service.adapters.rabbitmq.unreadable import survive_unreadable_properties
 from realtime_service.domain.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 RPC_TIMEOUT_SECONDS: Final = 10.0
 OPENING_AT_ONCE: Final = 16
 """Sessions opened concurrently after a loss: the broker is not to be stormed."""
+GATHER_SECONDS: Final = 0.002
+"""How long acknowledgements of all sessions are gathered: one write to the socket costs more than all else of one."""
 FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 5.0
 
@@ -31,7 +33,7 @@ LONGEST_DELAY_SECONDS: Final = 5.0
 class Acknowledging(Protocol):
     """A session with something to tell the broker."""
 
-    async def acknowledge(self) -> None:
+    def acknowledge(self) -> None:
         """Write it."""
 
 
@@ -45,11 +47,11 @@ class BrokerLink:
         self._url = amqp_url
         self._name = name
         self._on_state = on_state
-        self._dropping: asyncio.Task[None] | None = None
         self._connection: BrokerConnection | None = None
+        self._more: list[BrokerConnection] = []
+        self._connecting = asyncio.Lock()
         self._up = asyncio.Event()
         self._settled: dict[Acknowledging, None] = {}
-        self._to_acknowledge = asyncio.Event()
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
 
     @property
@@ -66,61 +68,73 @@ class BrokerLink:
         """Return as soon as there is a connection that is prepared."""
         await self._up.wait()
 
-    async def channel(self) -> AbstractChannel:
-        """A new channel without publisher confirms. Raises BrokerUnavailable."""
+    async def channel(self) -> Channel:
+        """A new channel, on another connection if one is full. Raises BrokerUnavailable."""
+        if (connection := self._with_room()) is None:
+            async with self._connecting:
+                if (connection := self._with_room()) is None:
+                    connection = await self._connect_another()
+        return connection.channel()
+
+    def _with_room(self) -> BrokerConnection | None:
         if self._connection is None:
             raise BrokerUnavailable("no connection to the broker")
-        return await new_channel(self._connection)
+        return next((each for each in (self._connection, *self._more) if each.has_room), None)
+
+    async def _connect_another(self) -> BrokerConnection:
+        first = self._connection
+        connection = await connecting.connect(self._url, name=f"{self._name} {len(self._more) + 2}")
+        if self._connection is not first:
+            await connecting.close(connection)
+            raise BrokerUnavailable("the connection was lost")
+        self._more.append(connection)
+        connection.closed.add_done_callback(lambda _: self._more.remove(connection))
+        log.info("broker_connected_once_more", connections=len(self._more) + 1)
+        return connection
 
     def acknowledge_soon(self, session: Acknowledging) -> None:
         """Let the session acknowledge in a moment; what it settles meanwhile goes along."""
+        if not self._settled:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._acknowledge)
         self._settled[session] = None
-        self._to_acknowledge.set()
 
-    async def _acknowledge(self) -> None:
-        """One task for all sessions of a connection: none for each event, and none left behind."""
-        while True:
-            await self._to_acknowledge.wait()
-            self._to_acknowledge.clear()
-            while self._settled:
-                session = next(iter(self._settled))
-                del self._settled[session]
-                await session.acknowledge()
+    def _acknowledge(self) -> None:
+        settled, self._settled = self._settled, {}
+        for session in settled:
+            session.acknowledge()
 
-    def depend_on(self, channel: AbstractChannel, connection: BrokerConnection) -> None:
+    def depend_on(self, channel: Channel, connection: BrokerConnection) -> None:
         """A consumer that every replica must have runs on this channel: if it ends, the connection is made anew."""
 
         def drop(_: object) -> None:
-            if self._connection is connection:
+            if not connection.is_closed:
                 log.warning("replica_consumer_lost")
-                self._dropping = asyncio.create_task(connecting.close(connection))
+                connection.end()
 
-        channel.closing.add_done_callback(drop)
-        channel.on_consumer_cancel_callbacks.add(drop)
+        channel.on_closed = channel.on_cancelled = drop
 
     async def run(self, prepare: Prepare) -> None:
         """Connect, `prepare` (topology, the consumers every replica has), hold until lost, and again, for ever."""
-        survive_unreadable_properties()
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         while True:
             try:
                 connection = await connecting.connect(self._url, name=self._name)
-                acknowledging = asyncio.create_task(self._acknowledge())
                 try:
                     with connecting.translated():
                         await prepare(connection)
+                    _heed_cancellation()
                     self._connection = connection
                     self._up.set()
                     self._on_state(True)
                     log.info("broker_connected")
                     pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
-                    await _until_closed(connection)
+                    await asyncio.wait([connection.closed])
                 finally:
                     self._connection = None
                     self._up.clear()
                     self._on_state(False)
-                    acknowledging.cancel()
-                    await connecting.close(connection)
+                    self._acknowledge()
+                    await asyncio.gather(*(connecting.close(each) for each in (connection, *self._more)))
                 log.warning("broker_lost")
             except BrokerUnavailable as error:
                 log.warning("broker_unavailable", reason=str(error))
@@ -129,15 +143,8 @@ class BrokerLink:
             await asyncio.sleep(next(pauses))
 
 
-async def new_channel(connection: BrokerConnection) -> AbstractChannel:
-    """A channel of aiormq, beneath aio-pika: consuming on it costs half of what it costs above."""
-    if connection.transport is None:
-        raise BrokerUnavailable("no connection to the broker")
-    return await connection.transport.connection.channel(
-        publisher_confirms=False, timeout=RPC_TIMEOUT_SECONDS
-    )
-
-
-async def _until_closed(connection: BrokerConnection) -> None:
-    if connection.transport is not None:
-        await asyncio.wait([connection.transport.connection.closing])
+def _heed_cancellation() -> None:
+    """Python 3.11's `wait_for` loses a cancellation that comes together with what it waits for."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -14,15 +14,17 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
-from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
+from pydantic import ValidationError
 
 from contracts import topology
-from contracts.ids import DiagnosisId, EventId
+from contracts.events import explain
+from contracts.ids import DiagnosisId, EventId, parse_diagnosis_id
 from contracts.replicas import ALL_REPLICAS, MESSAGES, ReplicaMessage
 from contracts.topology import Header
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
-from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink, new_channel
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
 from realtime_service.adapters.rabbitmq.reading import content_key, declared_id, headers_of, origin_of
 from realtime_service.domain.errors import BrokerUnavailable, EventInvalid
 
@@ -52,10 +54,9 @@ class NodeQueue:
         self._unwatched: dict[DiagnosisId, float] = {}  # when to unbind, on the loop's clock
         self._bound: set[DiagnosisId] = set()
         self._changed = asyncio.Event()
-        self._progress = asyncio.Event()
+        self._awaited: dict[DiagnosisId, asyncio.Future[None]] = {}  # bindings that somebody waits for
         self._binding: asyncio.Task[None] | None = None
-        self._channel: AbstractChannel | None = None
-        self._consumer = ""
+        self._channel: Channel | None = None
         self._expected: dict[DiagnosisId, list[asyncio.Future[None]]] = {}
 
     async def prepare(self, connection: BrokerConnection) -> None:
@@ -65,13 +66,12 @@ class NodeQueue:
         if not await self._exists(connection):
             self._bound.clear()
             self._changed.set()
-        channel = await new_channel(connection)
+        channel = connection.channel()
         await channel.queue_declare(
             self.name, durable=True, arguments=dict(topology.NODE_ARGUMENTS), timeout=RPC_TIMEOUT_SECONDS
         )
-        await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_SECONDS)
-        consumed = await channel.basic_consume(self.name, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
-        self._consumer = consumed.consumer_tag or ""
+        channel.basic_qos(prefetch_count=PREFETCH)
+        await channel.basic_consume(self.name, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._link.depend_on(channel, connection)
         self._channel = channel
         self._binding = asyncio.create_task(self._keep_bound(connection), name="bind the node queue")
@@ -85,11 +85,14 @@ class NodeQueue:
     async def bound(self, diagnosis: DiagnosisId) -> None:
         """Return once what is said to this diagnosis' replicas reaches this one."""
         while diagnosis not in self._bound:
-            await self._progress.wait()
+            if (binding := self._awaited.get(diagnosis)) is None:
+                binding = self._awaited[diagnosis] = asyncio.get_running_loop().create_future()
+            await asyncio.wait([binding])  # others may wait for it, too
 
     def unwatch(self, diagnosis: DiagnosisId) -> None:
         """Hear no more of it, some time from now: clients come back."""
         self._watched.discard(diagnosis)
+        self._wake(diagnosis)
         self._unwatched[diagnosis] = asyncio.get_running_loop().time() + UNBIND_SECONDS
         self._changed.set()
 
@@ -109,18 +112,18 @@ class NodeQueue:
             return
         try:
             with translated():
-                await channel.basic_cancel(self._consumer, timeout=LEAVE_SECONDS)
+                await channel.basic_cancel(timeout=LEAVE_SECONDS)
                 await channel.queue_delete(self.name, timeout=LEAVE_SECONDS)
         except (BrokerUnavailable, TimeoutError):
             pass  # it expires
 
     async def _exists(self, connection: BrokerConnection) -> bool:
-        probe = await new_channel(connection)
+        probe = connection.channel()
         try:
             await probe.queue_declare(self.name, passive=True, timeout=RPC_TIMEOUT_SECONDS)
         except ChannelNotFoundEntity:
             return False
-        await probe.close()
+        await probe.close(timeout=RPC_TIMEOUT_SECONDS)
         return True
 
     async def _keep_bound(self, connection: BrokerConnection) -> None:
@@ -130,7 +133,7 @@ class NodeQueue:
         """
         try:
             with translated():
-                channel = await new_channel(connection)
+                channel = connection.channel()
                 self._link.depend_on(channel, connection)
                 await channel.queue_bind(self.name, topology.NODES, ALL_REPLICAS)
                 while True:
@@ -138,8 +141,7 @@ class NodeQueue:
                     for diagnosis in self._watched - self._bound:
                         await channel.queue_bind(self.name, topology.NODES, topology.routing_key(diagnosis))
                         self._bound.add(diagnosis)
-                        self._progress.set()
-                        self._progress.clear()
+                        self._wake(diagnosis)
                     for diagnosis in self._due():
                         await channel.queue_unbind(self.name, topology.NODES, topology.routing_key(diagnosis))
                         self._bound.discard(diagnosis)
@@ -148,6 +150,11 @@ class NodeQueue:
                             await self._changed.wait()
         except BrokerUnavailable as error:
             log.warning("node_binding_stopped", reason=str(error))
+
+    def _wake(self, diagnosis: DiagnosisId) -> None:
+        """Let those who wait for a binding look again."""
+        if (binding := self._awaited.pop(diagnosis, None)) is not None:
+            binding.set_result(None)
 
     def _due(self) -> list[DiagnosisId]:
         """What nobody has watched for UNBIND_SECONDS; oldest first."""
@@ -158,19 +165,28 @@ class NodeQueue:
             due.append(first)
         return due
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
+    def _on_message(self, message: Delivery) -> None:
+        kind = message.properties.message_type or ""
         try:
             if Header.DEATH in headers_of(message):
                 self._evicted(message)
-            elif message.header.properties.message_type == PROVISIONED and not message.exchange:
+            elif kind == PROVISIONED and not message.exchange:
                 self._provisioned(message.body)
-            elif kind := MESSAGES.get(message.header.properties.message_type or ""):
-                self._on_replica_message(kind.model_validate_json(message.body))
+            elif kind in MESSAGES:
+                self._heard(MESSAGES[kind], message.body)
         except Exception as error:
-            log.error("node_message_unusable", exc_info=error)
-        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
+            log.exception("node_message_failed", error=type(error).__name__)
+        message.channel.basic_ack(message.delivery_tag)
 
-    def _evicted(self, message: DeliveredMessage) -> None:
+    def _heard(self, kind: type[ReplicaMessage], body: bytes) -> None:
+        try:
+            said = kind.model_validate_json(body)
+        except ValidationError as error:  # it quotes what was sent: an event, perhaps
+            log.warning("node_message_unusable", kind=kind.__name__, reason=explain(error))
+        else:
+            self._on_replica_message(said)
+
+    def _evicted(self, message: Delivery) -> None:
         deaths = headers_of(message)[Header.DEATH]
         death = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
         queue, exchange = death.get("queue"), death.get("exchange")
@@ -184,7 +200,9 @@ class NodeQueue:
         self._on_evicted(queue, event)
 
     def _provisioned(self, body: bytes) -> None:
-        diagnosis = DiagnosisId(int(body))
+        if (diagnosis := parse_diagnosis_id(body.decode("ascii", "replace"))) is None:
+            log.warning("node_message_unusable", kind=PROVISIONED, reason="it names no diagnosis")
+            return
         for future in self._expected.pop(diagnosis, []):
             if not future.done():
                 future.set_result(None)

@@ -15,15 +15,15 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from contracts import topology
 from contracts.ids import DiagnosisId
 from realtime_service.adapters.management import QueueState
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.adapters.rabbitmq.first_contact import PROVISION
-from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, new_channel
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.domain.errors import BrokerUnavailable
 
@@ -122,12 +122,12 @@ class Pruning:
         )
 
     @asynccontextmanager
-    async def _channel(self) -> AsyncIterator[AbstractChannel]:
+    async def _channel(self) -> AsyncIterator[Channel]:
         """One for each question: an error closes it."""
         with translated():
-            channel = await new_channel(self._connection)
+            channel = self._connection.channel()
             yield channel
-            await channel.close()
+            await channel.close(timeout=RPC_TIMEOUT_SECONDS)
 
 
 def why_kept(queue: QueueState, idle: timedelta, now: datetime) -> str:

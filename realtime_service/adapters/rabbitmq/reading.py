@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from aiormq.abc import DeliveredMessage
-
 from contracts import topology
 from contracts.events import BodyInvalid, EventType, parse_body
 from contracts.ids import MAX_ID, ConnectionId, DiagnosisId, EventId, UserId, parse_event_id
 from contracts.messages import EventMessage, rfc3339
 from contracts.topology import Header
-from realtime_service.adapters.rabbitmq.unreadable import UNREADABLE
+from realtime_service.adapters.rabbitmq.amqp.channel import Delivery
+from realtime_service.adapters.rabbitmq.amqp.properties import UNREADABLE
 from realtime_service.domain.errors import EventInvalid
 from realtime_service.domain.event import Event
 
@@ -36,21 +35,21 @@ class Origin:
     key: str
 
 
-def headers_of(message: DeliveredMessage) -> Mapping[str, Any]:
+def headers_of(message: Delivery) -> Mapping[str, Any]:
     """The AMQP headers, whatever a publisher left out."""
-    return message.header.properties.headers or {}
+    return message.properties.headers or {}
 
 
-def origin_of(message: DeliveredMessage, *, published_to: str | None = None) -> Origin:
+def origin_of(message: Delivery, *, published_to: str | None = None) -> Origin:
     """Where the event was published: an event that was forwarded through the default exchange carries it along.
 
     `published_to`: the exchange before the event was dead-lettered.
     """
-    exchange = (message.exchange if published_to is None else published_to) or ""
+    exchange = message.exchange if published_to is None else published_to
     forwarded_from = headers_of(message).get(Header.ORIGIN_EXCHANGE)
     if not exchange and isinstance(forwarded_from, str):
         exchange = forwarded_from
-    return Origin(exchange, message.routing_key or "")
+    return Origin(exchange, message.routing_key)
 
 
 def event_type_of(origin: Origin) -> EventType:
@@ -62,11 +61,11 @@ def event_type_of(origin: Origin) -> EventType:
     return kind
 
 
-def declared_id(message: DeliveredMessage) -> EventId | None:
+def declared_id(message: Delivery) -> EventId | None:
     """The publisher's `message_id`. Raises EventInvalid when there is one that cannot be an event id."""
     if UNREADABLE in headers_of(message):
         raise EventInvalid("the AMQP properties cannot be read")
-    text = message.header.properties.message_id
+    text = message.properties.message_id
     if text is None or text == "":
         return None
     if (event_id := parse_event_id(text)) is None:
@@ -74,27 +73,27 @@ def declared_id(message: DeliveredMessage) -> EventId | None:
     return event_id
 
 
-def content_key(message: DeliveredMessage, origin: Origin, salt: str = "") -> str:
+def content_key(message: Delivery, origin: Origin, salt: str = "") -> str:
     """What stands for an event without `message_id`: a hash of exchange, key, timestamp and body."""
-    properties = message.header.properties
+    properties = message.properties
     stamp = headers_of(message).get(Header.TIMESTAMP_MS) or properties.timestamp
     digest = hashlib.sha256(f"{salt}\n{origin.exchange}\n{origin.key}\n{stamp}\n".encode())
     digest.update(message.body)
     return digest.hexdigest()[:32]
 
 
-def published_at(message: DeliveredMessage, now: float) -> float:
+def published_at(message: Delivery, now: float) -> float:
     """Unix seconds at which the event was published; `now` where the publisher did not say."""
     stamp = headers_of(message).get(Header.TIMESTAMP_MS)
     if isinstance(stamp, int) and not isinstance(stamp, bool) and 0 < stamp <= _LATEST * 1000:
         return stamp / 1000
-    moment = message.header.properties.timestamp
+    moment = message.properties.timestamp
     if isinstance(moment, datetime) and 0 < (seconds := moment.timestamp()) <= _LATEST:
         return seconds
     return now
 
 
-def read_event(message: DeliveredMessage, diagnosis: DiagnosisId, event_id: EventId, now: float) -> Event:
+def read_event(message: Delivery, diagnosis: DiagnosisId, event_id: EventId, now: float) -> Event:
     """Read a delivery of a diagnosis' queue. Raises EventInvalid with a reason that quotes nothing of the body."""
     kind = event_type_of(origin_of(message))
     try:

@@ -12,14 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import structlog
-from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from contracts.ids import DiagnosisId
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.adapters.rabbitmq.connecting import translated
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
@@ -73,7 +72,7 @@ class QueueSession:
         self._listener = listener
         self._parking = parking
         self._occurrences = occurrences
-        self._channel: AbstractChannel | None = None
+        self._channel: Channel | None = None
         self._generation = 0
         self._wanted = False
         self._opened = asyncio.Event()
@@ -82,9 +81,10 @@ class QueueSession:
         self._deleted = False
         """The queue was deleted: one of that name, whoever made it, does not hold what that one held."""
         self._task: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._settled = 0
         self._acknowledged = 0
-        self._parkable: dict[int, DeliveredMessage] = {}  # unsettled, and no event, or one for somebody else
+        self._parkable: dict[int, Delivery] = {}  # unsettled, and no event, or one for somebody else
 
     # What its user calls
 
@@ -103,17 +103,19 @@ class QueueSession:
         """Close the channel: what is unsettled is back in the queue, in its place, when this returns."""
         self._wanted = False
         self._released.set()
-        if self._task:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._task is not None:
             await asyncio.wait([self._task])
         await self._close_channel()
 
     def renew(self) -> None:
         """Give everything unsettled back and consume anew."""
         if self._channel is not None:
-            self._task = asyncio.create_task(self._reopen(self._task))
+            self._start(self._reopen(self._task))
 
     def settle(self, generation: int, tag: int) -> None:
-        """Acknowledge everything up to `tag`; one frame for all that is settled in a loop turn."""
+        """Acknowledge everything up to `tag`; one frame for all that is settled in a moment."""
         if generation != self._generation or self._channel is None:
             return  # a channel that is gone; the broker delivers again, and the window knows what was proven
         self._settled = tag
@@ -141,7 +143,15 @@ class QueueSession:
 
     def _tend(self) -> None:
         if self._wanted and self._channel is None and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._open(), name=f"open {self._source.queue}")
+            self._start(self._open())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        self._task = asyncio.create_task(work)
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
+            self._task = None
 
     async def _open(self) -> None:
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
@@ -159,8 +169,10 @@ class QueueSession:
             except BrokerUnavailable as error:
                 if not isinstance(error.__cause__, ChannelNotFoundEntity):
                     log.warning("session_not_opened", reason=str(error))
-                elif not made and (made := await self._make()):
-                    pause = 0
+                else:
+                    again, made = made, await self._make() or made
+                    if made and not again:
+                        pause = 0
             except Exception:
                 log.exception("session_not_opened")
             await self._close_channel()
@@ -176,12 +188,12 @@ class QueueSession:
 
     async def _unless_released(self, wait: Coroutine[None, None, None]) -> bool:
         """Wait for something that may take for ever. False: the session was released meanwhile."""
-        waiting = [asyncio.create_task(wait), asyncio.create_task(self._released.wait())]
+        waiting = self._waiting = asyncio.create_task(wait)
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting])
         finally:
-            for task in waiting:
-                task.cancel()
+            self._waiting = None
+            waiting.cancel()
         return not self._released.is_set()
 
     async def _make(self) -> bool:
@@ -201,28 +213,22 @@ class QueueSession:
     async def _consume(self, *, made: bool) -> None:
         channel = await self._link.channel()
         self._channel = channel
-        await channel.basic_qos(prefetch_count=WINDOW_EVENTS, timeout=RPC_TIMEOUT_SECONDS)
+        channel.basic_qos(prefetch_count=WINDOW_EVENTS)
         queue = self._source.queue
         answer = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
         self._generation += 1
-        generation = self._generation
         self._settled = self._acknowledged = 0
-        channel.closing.add_done_callback(lambda _: self._on_closed(channel))
-        channel.on_consumer_cancel_callbacks.add(lambda _: self._on_cancelled(channel))
+        channel.on_closed, channel.on_cancelled = self._on_closed, self._on_cancelled
         ready = answer.message_count or 0
         full = ready >= self._source.limit
-        self._listener.opened(generation, ready, full=full, made=made or self._deleted)
+        self._listener.opened(self._generation, ready, full=full, made=made or self._deleted)
         self._deleted = False
-        await channel.basic_consume(
-            queue,
-            partial(self._on_message, generation),
-            timeout=RPC_TIMEOUT_SECONDS,
-        )
+        await channel.basic_consume(queue, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._opened.set()
 
     # Losing
 
-    def _on_cancelled(self, channel: AbstractChannel) -> None:
+    def _on_cancelled(self, channel: Channel) -> None:
         """The broker cancelled the consumer: the queue was deleted, or its node is gone."""
         if channel is self._channel:
             log.warning("consumer_cancelled_by_broker")
@@ -236,7 +242,7 @@ class QueueSession:
         if self._wanted:
             await self._open()
 
-    def _on_closed(self, channel: AbstractChannel) -> None:
+    def _on_closed(self, channel: Channel) -> None:
         if channel is self._channel:
             self._forget_channel()
             self._tend()
@@ -252,17 +258,16 @@ class QueueSession:
         if (channel := self._channel) is None:
             return
         self._forget_channel()
+        self._send_ack(channel)
         with suppress(Exception):
-            await self._send_ack(channel)
-            await asyncio.wait_for(channel.close(), CLOSE_TIMEOUT_SECONDS)
+            await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
 
     # Deliveries
 
-    async def _on_message(self, generation: int, message: DeliveredMessage) -> None:
-        if generation != self._generation or self._channel is None:
+    def _on_message(self, message: Delivery) -> None:
+        if message.channel is not self._channel:
             return
-        tag = message.delivery_tag or 0
-        redelivered = bool(message.redelivered)
+        tag, redelivered = message.delivery_tag, message.redelivered
         try:
             event_id = declared_id(message)
             if event_id is None:
@@ -279,14 +284,12 @@ class QueueSession:
             self._parkable[tag] = message
         self._listener.delivered(tag, event, redelivered=redelivered)
 
-    async def acknowledge(self) -> None:
-        """Tell the broker what is settled. Called by the link, in its own task."""
+    def acknowledge(self) -> None:
+        """Tell the broker what is settled. Called by the link, a moment after the first of it."""
         if self._channel is not None:
-            await self._send_ack(self._channel)
+            self._send_ack(self._channel)
 
-    async def _send_ack(self, channel: AbstractChannel) -> None:
-        if self._settled <= self._acknowledged:
-            return
-        self._acknowledged = self._settled
-        with suppress(Exception):  # a channel that is closing: the broker delivers again
-            await channel.basic_ack(self._settled, multiple=True, wait=False)
+    def _send_ack(self, channel: Channel) -> None:
+        if self._settled > self._acknowledged:
+            self._acknowledged = self._settled
+            channel.basic_ack(self._settled, multiple=True)

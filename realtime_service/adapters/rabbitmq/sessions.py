@@ -23,6 +23,8 @@ from realtime_service.domain.sessions import SessionListener
 
 log = structlog.get_logger(__name__)
 
+ASK_AGAIN_SECONDS: Final = 2.0
+"""The door drops a request for a diagnosis that its database does not know: it may only be late."""
 REMEMBERED_QUEUES: Final = 10_000
 """Queues whose counts of equal contents are kept while nobody consumes them; an empty one costs some 500 bytes."""
 
@@ -85,19 +87,29 @@ class RabbitSessions:
         return QueueSession(self._link, source, listener, self._parking, occurrences)
 
     async def _ask_for_queue(self, diagnosis: DiagnosisId) -> None:
-        """Ask at the first-contact door and wait for the answer. Raises PublishError or TimeoutError."""
-        async with asyncio.timeout(PROVISION_SECONDS):
-            answer = self._node.expect(diagnosis)
-            await self._publisher.publish(
-                "",
-                topology.UNROUTED,
-                str(diagnosis).encode(),
-                message_id=uuid.uuid4().hex,
-                timeout_seconds=PROVISION_SECONDS,
-                message_type=PROVISION,
-                headers={Header.REPLY_TO.value: self._node.name},
-            )
-            await answer
+        """Ask at the first-contact door, again and again, and wait for an answer. Raises PublishError or TimeoutError.
+
+        The queue may be there before: it does not hold yet what is on its way into it.
+        """
+        answer = self._node.expect(diagnosis)
+        try:
+            async with asyncio.timeout(PROVISION_SECONDS):
+                while not answer.done():
+                    await self._ask(diagnosis)
+                    await asyncio.wait([answer], timeout=ASK_AGAIN_SECONDS)
+        finally:
+            answer.cancel()
+
+    async def _ask(self, diagnosis: DiagnosisId) -> None:
+        await self._publisher.publish(
+            "",
+            topology.UNROUTED,
+            str(diagnosis).encode(),
+            message_id=uuid.uuid4().hex,
+            timeout_seconds=PROVISION_SECONDS,
+            message_type=PROVISION,
+            headers={Header.REPLY_TO.value: self._node.name},
+        )
 
     async def _make_device_queue(self, diagnosis: DiagnosisId, queue: str) -> None:
         """Declare and bind. Raises BrokerUnavailable."""
@@ -109,7 +121,7 @@ class RabbitSessions:
                 )
                 key = topology.routing_key(diagnosis)
                 await channel.queue_bind(queue, topology.DEVICES, key, timeout=RPC_TIMEOUT_SECONDS)
-                await channel.close()
+                await channel.close(timeout=RPC_TIMEOUT_SECONDS)
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelPreconditionFailed):
                 raise

@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelClosed,
@@ -24,7 +22,8 @@ from aiormq.exceptions import (
 from pamqp.common import FieldValue
 
 from contracts import topology
-from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.domain.errors import BrokerUnavailable
 
 DECLARE_SECONDS: Final = 30.0
@@ -44,7 +43,7 @@ class _Exchange:
     def __str__(self) -> str:
         return f"exchange {self.name!r}"
 
-    async def declare(self, channel: AbstractChannel, *, passive: bool = False) -> None:
+    async def declare(self, channel: Channel, *, passive: bool = False) -> None:
         arguments: dict[str, FieldValue] = {"alternate-exchange": self.alternate} if self.alternate else {}
         await channel.exchange_declare(
             self.name,
@@ -64,7 +63,7 @@ class _Queue:
     def __str__(self) -> str:
         return f"queue {self.name!r}"
 
-    async def declare(self, channel: AbstractChannel, *, passive: bool = False) -> None:
+    async def declare(self, channel: Channel, *, passive: bool = False) -> None:
         await channel.queue_declare(self.name, durable=True, arguments=dict(self.arguments), passive=passive)
 
 
@@ -77,7 +76,7 @@ class _Binding:
     def __str__(self) -> str:
         return f"binding of {self.target} to {self.source}"
 
-    async def declare(self, channel: AbstractChannel) -> None:
+    async def declare(self, channel: Channel) -> None:
         bind = channel.exchange_bind if isinstance(self.target, _Exchange) else channel.queue_bind
         await bind(self.target.name, self.source.name, self.key)
 
@@ -107,18 +106,18 @@ EXCHANGES: Final = frozenset(declared.name for declared in FIXED if isinstance(d
 """Names of the exchanges that `declare_topology` declares."""
 
 
-async def declare_topology(connection: AbstractConnection) -> list[str]:
+async def declare_topology(connection: BrokerConnection) -> list[str]:
     """Declare everything that is fixed; what is there already stays as it is.
 
     Returns a line for each object that exists otherwise than declared, or that this user may not declare. Raises
     BrokerUnavailable when an object is missing and may not be declared, or the broker fails or takes over 30 s.
     """
     warnings: list[str] = []
-    channel: AbstractChannel | None = None
+    channel: Channel | None = None
     with translated():
         async with asyncio.timeout(DECLARE_SECONDS):
             for declared in FIXED:
-                channel = channel or await _open(connection)
+                channel = channel or connection.channel()
                 try:
                     await declared.declare(channel)
                 except NOT_AS_DECLARED as error:
@@ -129,18 +128,12 @@ async def declare_topology(connection: AbstractConnection) -> list[str]:
     return warnings
 
 
-async def _open(connection: AbstractConnection) -> AbstractChannel:
-    if connection.transport is None:
-        raise BrokerUnavailable("the connection is closed")
-    return await connection.transport.connection.channel(publisher_confirms=False)
-
-
-async def _use_as_it_is(connection: AbstractConnection, declared: _Declared, error: ChannelClosed) -> str:
+async def _use_as_it_is(connection: BrokerConnection, declared: _Declared, error: ChannelClosed) -> str:
     """Say what is odd about an object that exists. Raises BrokerUnavailable if it does not."""
     refused = isinstance(error, ChannelAccessRefused)
     if isinstance(declared, _Binding):
         return f"{declared} may not be made by this user; it is taken to be there"
-    channel = await _open(connection)
+    channel = connection.channel()
     try:
         await declared.declare(channel, passive=True)
         await channel.close()

@@ -6,11 +6,9 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from contracts import topology
-from realtime_service.adapters.rabbitmq.connecting import close, connect
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
-from realtime_service.adapters.rabbitmq.topology import declare_topology
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ, start_private_rabbitmq
-from tests.support.amqp import KEY, QUEUE, connected, remove_topology
+from tests.support.amqp import KEY, QUEUE, connected, make_topology, remove_topology
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +30,7 @@ async def channel(node: PrivateRabbitMQ) -> AsyncIterator[AbstractChannel]:
 @pytest.fixture
 async def queue(node: PrivateRabbitMQ, channel: AbstractChannel) -> str:
     """The topology, and an empty durable queue that gets the events of one diagnosis."""
-    connection = await connect(node.amqp_url, name="test")
-    await declare_topology(connection)
-    await close(connection)
+    await make_topology(node.amqp_url)
     durable = await channel.declare_queue(QUEUE, durable=True)
     await durable.bind(topology.EVENTS, KEY)
     return QUEUE

@@ -9,13 +9,14 @@ from typing import Final
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from contracts import topology
 from contracts.ids import DiagnosisId
-from realtime_service.adapters.rabbitmq import first_contact
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel
+from realtime_service.adapters.rabbitmq.barriers import BARRIER
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
-from realtime_service.adapters.rabbitmq.first_contact import PROVISION, FirstContact
+from realtime_service.adapters.rabbitmq.first_contact import MOST_UNKNOWN, PROVISION, FirstContact, Patience
 from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.parking import Parking
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
@@ -24,9 +25,24 @@ from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from realtime_service.event_publisher import EventPublisher
 from tests.fakes import FakeOwnership
 from tests.service.harness.waiting import until, until_true
-from tests.support.amqp import connected, ctl, killed, remove_topology, take_all
+from tests.support.amqp import connected, ctl, killed, make_topology, remove_topology, take_all
 
 _ids: Final = count(1_000_000)
+
+
+class Link(BrokerLink):
+    """A link on which something may happen just before the door declares (1) or binds (2) its first queue."""
+
+    opened = 0
+
+    @staticmethod
+    async def before(opening: int) -> None:
+        """What happens before that channel is opened."""
+
+    async def channel(self) -> Channel:
+        self.opened += 1
+        await self.before(self.opened)
+        return await super().channel()
 
 
 class Door:
@@ -36,22 +52,34 @@ class Door:
         self.node = node
         self.ownership = FakeOwnership()
         self.provisioned: list[DiagnosisId] = []
-        self.link = BrokerLink(node.amqp_url, "door")
+        self.link = Link(node.amqp_url, "door")
         self._channel = channel
         self._events = events
 
     @asynccontextmanager
-    async def serving(self, *, unknown_seconds: float = 60) -> AsyncIterator[None]:
+    async def serving(
+        self,
+        *,
+        unknown_seconds: float = 60,
+        bind_seconds: float = 10,
+        prefetch: int = 1000,
+    ) -> AsyncIterator[None]:
         """It stands open; what is left when it closes is still in the queue."""
         async with ConfirmedPublisher(self.node.amqp_url, name="door publishes") as publisher:
-            parking = Parking(publisher)
+            parking = Parking(publisher, self.link)
             door = FirstContact(
                 self.link,
                 publisher,
                 self.ownership,
                 parking,
                 topology.backlog_arguments(limit=5000),
-                unknown_seconds=unknown_seconds,
+                patience=Patience(
+                    unknown_seconds=unknown_seconds,
+                    quiet_seconds=0.02,
+                    bind_seconds=bind_seconds,
+                    retry_seconds=0.05,
+                    prefetch=prefetch,
+                ),
             )
             door.on_diagnosis = self.provisioned.append
 
@@ -131,9 +159,9 @@ class Door:
 
 @pytest.fixture
 async def door(node: PrivateRabbitMQ) -> AsyncIterator[Door]:
-    async with connected(node.amqp_url) as (connection, channel):
+    async with connected(node.amqp_url) as (_, channel):
         await remove_topology(channel)
-        await declare_topology(connection)
+    await make_topology(node.amqp_url)
     async with (
         connected(node.amqp_url) as (_, channel),
         EventPublisher(node.amqp_url) as events,
@@ -203,7 +231,7 @@ async def test_events_are_held_while_the_database_is_away_however_long_and_come_
 
 
 async def test_a_flood_of_unknown_ids_does_not_hold_up_known_ones(door: Door) -> None:
-    flood = [door.diagnosis(known=False) for _ in range(first_contact.PREFETCH + 200)]
+    flood = [door.diagnosis(known=False) for _ in range(Patience().prefetch + 200)]
     known = door.diagnosis()
     await asyncio.gather(*(door.publish(diagnosis, [1]) for diagnosis in flood))
     await door.publish(known, range(3))
@@ -215,7 +243,7 @@ async def test_a_flood_of_unknown_ids_does_not_hold_up_known_ones(door: Door) ->
 async def test_a_burst_for_a_known_diagnosis_is_no_reason_to_give_up_an_unknown_one(door: Door) -> None:
     late, busy = door.diagnosis(known=False), door.diagnosis()
     await door.publish(late, [1])
-    await door.publish(busy, range(first_contact.MOST_UNKNOWN + 100))
+    await door.publish(busy, range(MOST_UNKNOWN + 100))
     async with door.serving():
         await until(lambda: door.ownership.asked[late] > 1, "it is asked for again")
         door.ownership.owners[late] = 100
@@ -228,7 +256,7 @@ async def test_a_burst_for_a_known_diagnosis_is_no_reason_to_give_up_an_unknown_
 async def test_a_request_makes_the_queue_and_is_answered_behind_the_events_before_it(door: Door) -> None:
     diagnosis = door.diagnosis()
     async with connected(door.node.amqp_url) as (_, channel):
-        answers = await channel.declare_queue(exclusive=True)
+        answers = await channel.declare_queue(topology.node_queue("answers"), exclusive=True)
         await door.publish(diagnosis, range(3))
         await door.request(diagnosis, answers.name)
         async with door.serving():
@@ -290,3 +318,132 @@ async def test_a_queue_that_another_connection_owns_is_that_diagnosis_problem_al
             await door.is_provisioned(taken)
             await door.nothing_waits()
             assert await door.numbers(taken) == [0, 1, 2]
+
+
+async def test_nothing_is_bound_while_an_event_is_on_its_way_to_the_door(door: Door) -> None:
+    known, unknown = door.diagnosis(), door.diagnosis(known=False)
+    for diagnosis, number in ((known, 1), (unknown, 1), (unknown, 2), (known, 2)):
+        await door.publish(diagnosis, [number])
+    async with door.serving(prefetch=2):
+        await until(lambda: door.ownership.asked[unknown] > 5, "the unknown one holds everything up")
+        await door.publish(known, [3])
+        door.ownership.owners[unknown] = 100
+        await door.is_provisioned(known)
+        await door.publish(known, [4])
+        await door.nothing_waits()
+    assert await door.numbers(known) == [1, 2, 3, 4]
+    assert await door.numbers(unknown) == [1, 2]
+
+
+async def test_nothing_is_bound_for_a_request_either_while_an_event_is_behind_it(door: Door) -> None:
+    known, unknown = door.diagnosis(), door.diagnosis(known=False)
+    await door.publish(unknown, [1])
+    await door.request(known, "nobody")
+    await door.publish(unknown, [2])
+    await door.publish(known, [1])
+    async with door.serving(prefetch=2):
+        await until(lambda: door.ownership.asked[unknown] > 5, "the unknown one holds everything up")
+        await door.publish(known, [2])
+        door.ownership.owners[unknown] = 100
+        await door.is_provisioned(known)
+        await door.nothing_waits()
+    assert await door.numbers(known) == [1, 2]
+
+
+async def test_what_comes_while_it_is_bound_is_let_in_before_the_door_is_done_with_it(door: Door) -> None:
+    known, unknown = door.diagnosis(), door.diagnosis(known=False)
+
+    async def before(opening: int) -> None:
+        if opening == 2:
+            await door.publish(unknown, [1, 2])
+            await door.publish(known, [2])
+
+    door.link.before = before  # type: ignore[method-assign]
+    async with connected(door.node.amqp_url) as (_, channel):
+        answers = await channel.declare_queue(topology.node_queue("answers"), exclusive=True)
+        await door.publish(known, [1])
+        await door.request(known, answers.name)
+        async with door.serving(prefetch=3):
+            await until(lambda: door.ownership.asked[unknown] > 5, "the unknown one holds everything up")
+            assert known not in door.provisioned
+            assert await answers.get(fail=False, no_ack=True) is None
+            door.ownership.owners[unknown] = 100
+            await until_true(lambda: answers.get(fail=False, no_ack=True), "the request is answered")
+            assert await door.numbers(known) == [1, 2]
+
+
+async def test_a_door_that_is_held_up_binds_after_a_while_all_the_same(door: Door) -> None:
+    known, unknown = door.diagnosis(), door.diagnosis(known=False)
+    for diagnosis, number in ((known, 1), (unknown, 1), (unknown, 2), (known, 2)):
+        await door.publish(diagnosis, [number])
+    async with door.serving(prefetch=2, bind_seconds=0.2):
+        await door.is_provisioned(known)
+        door.ownership.owners[unknown] = 100
+        await door.nothing_waits()
+    assert await door.numbers(known) == [1, 2]
+
+
+async def test_more_events_than_the_door_holds_do_not_stop_its_barrier(door: Door) -> None:
+    diagnosis = door.diagnosis()
+    await door.request(diagnosis, "nobody")
+    await door.publish(diagnosis, range(200))
+    async with door.serving(prefetch=10, bind_seconds=60):
+        await door.is_provisioned(diagnosis)
+        await door.nothing_waits()
+    assert await door.numbers(diagnosis) == list(range(200))
+
+
+async def test_the_barrier_of_a_former_door_says_nothing(door: Door) -> None:
+    diagnosis = door.diagnosis()
+    async with connected(door.node.amqp_url) as (_, channel):
+        await channel.default_exchange.publish(
+            aio_pika.Message(b"", type=BARRIER, message_id="of another"), topology.UNROUTED
+        )
+    await door.publish(diagnosis, range(3))
+    async with door.serving():
+        await door.is_provisioned(diagnosis)
+        await door.nothing_waits()
+        assert await door.numbers(diagnosis) == [0, 1, 2]
+        assert await door.parked() == []
+
+
+async def test_a_queue_that_refuses_events_now_and_then_gets_them_in_order(door: Door) -> None:
+    diagnosis = door.diagnosis()
+    got: list[int] = []
+    async with connected(door.node.amqp_url) as (_, channel):
+        await channel.set_qos(prefetch_count=1)
+        refusing = await channel.declare_queue(
+            topology.shared_queue(diagnosis),
+            durable=True,
+            arguments={"x-max-length": 1, "x-overflow": "reject-publish"},
+        )
+
+        async def take(message: AbstractIncomingMessage) -> None:
+            got.append(json.loads(message.body)["feedback_id"])
+            await message.ack()
+
+        await refusing.consume(take)
+        await door.publish(diagnosis, range(50))
+        async with door.serving():
+            await until(lambda: len(set(got)) == 50, "all have arrived", seconds=30)
+        assert list(dict.fromkeys(got)) == list(range(50))
+
+
+async def test_the_parking_queue_is_made_again_when_somebody_deleted_it(door: Door) -> None:
+    diagnosis = door.diagnosis(known=False)
+    async with door.serving(unknown_seconds=0):
+        async with connected(door.node.amqp_url) as (_, channel):
+            await channel.queue_delete(topology.PARKED)
+        await door.publish(diagnosis, [1])
+        await door.nothing_waits()
+        assert await door.parked() == [(1, "the diagnosis does not exist")]
+
+
+async def test_a_thousand_diagnoses_at_once_are_let_in_without_losing_the_connection(door: Door) -> None:
+    diagnoses = [door.diagnosis() for _ in range(1000)]
+    await asyncio.gather(*(door.publish(diagnosis, [1]) for diagnosis in diagnoses))
+    async with door.serving():
+        connection = door.link.connection
+        await until(lambda: set(diagnoses) <= set(door.provisioned), "all have their queues", seconds=60)
+        assert door.link.connection is connection
+        await door.nothing_waits()

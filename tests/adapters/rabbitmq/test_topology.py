@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from aio_pika.message import Message
 from pamqp.common import FieldTable
 
 from contracts import topology
-from realtime_service.adapters.rabbitmq.connecting import close, connect
+from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, close, connect
 from realtime_service.adapters.rabbitmq.topology import EXCHANGES, declare_topology
 from realtime_service.domain.errors import BrokerUnavailable
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
@@ -37,21 +37,21 @@ EVERYTHING = [
 
 
 @pytest.fixture
-async def connection(node: PrivateRabbitMQ) -> AsyncIterator[AbstractConnection]:
+async def connection(node: PrivateRabbitMQ) -> AsyncIterator[BrokerConnection]:
     connection = await connect(node.amqp_url, name="topology test")
     yield connection
     await close(connection)
 
 
 async def test_everything_that_is_fixed_is_declared(
-    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     assert await declare_topology(connection) == []
     assert await _everything(node) == EVERYTHING
 
 
 async def test_declaring_again_changes_nothing_and_warns_of_nothing(
-    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await declare_topology(connection)
     assert await declare_topology(connection) == []
@@ -59,7 +59,7 @@ async def test_declaring_again_changes_nothing_and_warns_of_nothing(
 
 
 async def test_what_exists_otherwise_is_used_as_it_is_and_named(
-    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await channel.declare_exchange(topology.EVENTS, "topic", durable=True, internal=True)
     parked: FieldTable = {**topology.PARKED_ARGUMENTS, "x-max-length": 7}
@@ -80,7 +80,7 @@ async def test_what_exists_otherwise_is_used_as_it_is_and_named(
 
 
 async def test_a_queue_of_another_connection_alone_is_named_too(
-    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await channel.declare_queue(topology.PARKED, exclusive=True)
     warnings = await declare_topology(connection)
@@ -91,7 +91,7 @@ async def test_a_queue_of_another_connection_alone_is_named_too(
 
 @pytest.mark.parametrize(("write", "named"), [(".*", 9), ("", 16)], ids=["may bind", "may not bind"])
 async def test_a_user_who_may_not_declare_finds_everything_in_place(
-    write: str, named: int, node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+    write: str, named: int, node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await declare_topology(connection)
     task = await connect(await url_of_a_task(node, write=write), name="task")
@@ -103,7 +103,7 @@ async def test_a_user_who_may_not_declare_finds_everything_in_place(
 
 
 async def test_what_is_missing_and_may_not_be_declared_is_an_error_that_names_it(
-    node: PrivateRabbitMQ, channel: AbstractChannel, connection: AbstractConnection
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await declare_topology(connection)
     await channel.exchange_delete(topology.NODES)
@@ -124,7 +124,7 @@ async def test_a_broker_that_goes_away_meanwhile_is_unavailable(node: PrivateRab
 
 @pytest.mark.parametrize("outer", OUTER)
 async def test_an_event_goes_to_shared_and_device_queues_once_and_otherwise_to_the_door(
-    outer: str, channel: AbstractChannel, connection: AbstractConnection
+    outer: str, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await declare_topology(connection)
     for name, inner in (("shared", topology.EVENTS), ("device", topology.DEVICES)):
@@ -144,7 +144,7 @@ async def test_an_event_goes_to_shared_and_device_queues_once_and_otherwise_to_t
 
 
 async def test_a_device_queue_does_not_hide_a_missing_shared_queue(
-    channel: AbstractChannel, connection: AbstractConnection
+    channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await declare_topology(connection)
     device = await channel.declare_queue("device", exclusive=True)

@@ -50,6 +50,8 @@ class Verdict:
     """Never published like this, or for another diagnosis."""
     unmarked: list[str] = field(default_factory=list)
     """Came to a client again without saying so."""
+    again: list[str] = field(default_factory=list)
+    """Came to a client that had proved it: no fault, unless nothing befell it or its proof on the way."""
     dropped: dict[str, list[int]] = field(default_factory=dict)
     """By audience: numbers that are missing, as its clients were told."""
 
@@ -136,6 +138,7 @@ def _announced(connections: Sequence[Connection]) -> float:
 
 def _check_marks(audience: Audience, published: dict[int, Publication], verdict: Verdict) -> None:
     before: dict[str, set[str]] = defaultdict(set)
+    proven: dict[str, set[str]] = defaultdict(set)
     for connection in audience.connections:
         for event in connection.events:
             retried = event.number in published and published[event.number].attempts > 1
@@ -143,4 +146,7 @@ def _check_marks(audience: Audience, published: dict[int, Publication], verdict:
                 verdict.unmarked.append(
                     f"{connection.client}: event {event.number} came again and did not say so"
                 )
+            if event.event_id in proven[connection.client]:
+                verdict.again.append(f"{connection.client}: event {event.number} came again after its proof")
         before[connection.client] |= {event.event_id for event in connection.events}
+        proven[connection.client] |= {event.event_id for event in connection.events[: connection.proven]}

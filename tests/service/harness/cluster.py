@@ -1,10 +1,10 @@
-"""Three replicas of the service behind a balancer, and clients of one diagnosis spread over them."""
+"""Three replicas of the service behind a balancer, and clients of some diagnoses spread over them."""
 
 import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,7 +16,7 @@ from tests.service.harness.proxy import Proxy
 from tests.service.harness.recorder import Recorder
 from tests.service.harness.replica import SERVE, Replica
 from tests.service.harness.waiting import until, until_true
-from tests.service.harness.world import World, verdict
+from tests.service.harness.world import World, streaming_considerately, verdict
 
 REPLICAS: Final = 3
 RELAYS_SENT: Final = re.compile(r"^realtime_relays_sent_total (\S+)$", re.MULTILINE)
@@ -42,21 +42,87 @@ class Balancer(Proxy):
 
 
 @dataclass
+class Watched:
+    """A diagnosis, who watches it, and what was published to it."""
+
+    world: World
+    diagnosis: int
+    address: str
+    recorder: Recorder
+    chance: random.Random
+    unnamed: list[ProcessClient] = field(default_factory=list)
+    """They stay; their first connections are on different replicas."""
+    devices: list[ProcessClient] = field(default_factory=list)
+    guests: list[ProcessClient] = field(default_factory=list)
+    """Unnamed, coming and going, and killed."""
+
+    async def people(self, unnamed: int, *, moving: bool) -> None:
+        """Clients of every kind come, one after the other, so that each replica gets some."""
+        for number in range(unnamed):
+            self.unnamed.append(await self._come(f"unnamed {number}"))
+        self.devices.append(await self._come("the phone that stays", client_id="phone"))
+        if moving:
+            self.devices.append(await self._come("the tablet that moves", moves=True, client_id="tablet"))
+            await self.guest()
+
+    async def guest(self) -> None:
+        """One guest more."""
+        self.guests.append(await self._come(f"guest {len(self.guests)}", moves=True))
+
+    async def _come(self, name: str, *, moves: bool = False, **query: str) -> ProcessClient:
+        url = self.world.url(self.diagnosis, address=self.address, **query)
+        ack, seed = self.chance.random() < 0.5, self.chance.randrange(2**32) if moves else None
+        client = await self.world.client(name, url, ack=ack, seed=seed)
+        await until(lambda: any(each.welcome for each in client.connections), f"{name} is welcome")
+        return client
+
+    @property
+    def everybody(self) -> list[ProcessClient]:
+        """All clients."""
+        return [*self.unnamed, *self.devices, *self.guests]
+
+    @property
+    def staying(self) -> list[ProcessClient]:
+        """Those that do not leave by themselves."""
+        return [*self.unnamed, self.devices[0]]
+
+    @property
+    def audiences(self) -> list[Audience]:
+        """Who is owed everything, whatever befalls a replica: what a device proved is not owed to the unnamed."""
+        together = Audience("all together", self.everybody)
+        return [together, *(Audience(device.name, [device]) for device in self.devices)]
+
+    @property
+    def settled_in(self) -> list[Audience]:
+        """Unnamed clients whose first connection is still open: each of them is owed everything."""
+        stayed = [each for each in self.unnamed if len(each.connections) == 1 and each.is_welcome]
+        return [Audience(each.name, [each]) for each in stayed]
+
+    async def judged(self) -> Verdict:
+        """What the checker says of everybody, once all are back."""
+        await until(lambda: all(each.is_welcome for each in self.staying), "all are back")
+        while True:
+            settled_in = self.settled_in
+            found = await verdict(self.recorder, self.diagnosis, [*self.audiences, *settled_in])
+            if settled_in == self.settled_in:  # a socket that was reset may be noticed late
+                return found
+
+    async def leave(self) -> None:
+        """All clients end; what they had is still here."""
+        await asyncio.gather(*(client.stop() for client in self.everybody))
+
+
+@dataclass
 class Cluster:
     """Replicas, who watches through them, and what is published."""
 
     world: World
     balancer: Balancer
     chance: random.Random
-    diagnosis: int
     recorder: Recorder
     program: Sequence[str] = SERVE
     replicas: list[Replica] = field(default_factory=list)
-    unnamed: list[ProcessClient] = field(default_factory=list)
-    """They stay and acknowledge; their first connections are on different replicas."""
-    devices: list[ProcessClient] = field(default_factory=list)
-    guests: list[ProcessClient] = field(default_factory=list)
-    """Unnamed, with pongs, coming and going."""
+    watched: list[Watched] = field(default_factory=list)
 
     async def start(self) -> Replica:
         """One replica more."""
@@ -72,49 +138,39 @@ class Cluster:
         self.balancer.targets.remove(replica.address)
         self.replicas.remove(replica)
 
-    async def people(self) -> None:
-        """Clients of every kind come, one after the other, so that each replica gets some."""
-        url = self.world.url(self.diagnosis, address=self.balancer.address)
-        for number in range(REPLICAS):
-            self.unnamed.append(await self._come(f"unnamed {number}", url, ack=True))
-        phone, tablet = (
-            self.world.url(self.diagnosis, address=self.balancer.address, client_id=name)
-            for name in ("phone", "tablet")
-        )
-        self.devices.append(await self._come("the phone that stays", phone, ack=True))
-        self.devices.append(await self._come("the tablet that moves", tablet, ack=True, seed=True))
-        self.guests.append(await self._come("the guest", url, seed=True))
+    @asynccontextmanager
+    async def people(self, chance: random.Random) -> AsyncIterator[None]:
+        """Clients of two diagnoses, as long as this lasts."""
+        self.chance = chance
+        at, recorder = self.balancer.address, self.recorder
+        self.watched = [Watched(self.world, self.world.diagnosis(), at, recorder, chance) for _ in range(2)]
+        try:
+            crowded, quiet = self.watched
+            await crowded.people(REPLICAS, moving=True)
+            await quiet.people(1, moving=False)
+            yield
+        finally:
+            await asyncio.gather(*(each.leave() for each in self.watched))
 
-    async def _come(self, name: str, url: str, *, ack: bool = False, seed: bool = False) -> ProcessClient:
-        number = self.chance.randrange(2**32) if seed else None
-        client = await self.world.client(name, url, ack=ack, seed=number)
-        await until(lambda: any(each.welcome for each in client.connections), f"{name} is welcome")
-        return client
-
-    @property
-    def everybody(self) -> list[ProcessClient]:
-        """All clients."""
-        return [*self.unnamed, *self.devices, *self.guests]
-
-    @property
-    def audiences(self) -> list[Audience]:
-        """Who is owed everything, whatever befalls a replica."""
-        together = Audience("the unnamed together", [*self.unnamed, *self.guests])
-        return [together, *(Audience(device.name, [device]) for device in self.devices)]
-
-    @property
-    def settled_in(self) -> list[Audience]:
-        """Unnamed clients with one connection: each of them is owed everything."""
-        return [Audience(each.name, [each]) for each in self.unnamed if len(each.connections) == 1]
-
-    async def judged(self) -> Verdict:
-        """What the checker says of everybody."""
-        return await verdict(self.recorder, self.diagnosis, [*self.audiences, *self.settled_in])
+    @asynccontextmanager
+    async def streaming(self, count: int) -> AsyncIterator[None]:
+        """Publish `count` events to each diagnosis meanwhile; return when all are confirmed."""
+        async with AsyncExitStack() as stack:
+            for each in self.watched:
+                await stack.enter_async_context(
+                    streaming_considerately(self.recorder, each.diagnosis, count, each.audiences)
+                )
+            yield
 
     async def is_under_way(self, events: int) -> None:
         """Wait for so many events more."""
-        last = len(self.recorder.confirmed(self.diagnosis)) + events
-        await until(lambda: len(self.recorder.confirmed(self.diagnosis)) >= last, "the stream is under way")
+        diagnosis = self.watched[0].diagnosis
+        last = len(self.recorder.confirmed(diagnosis)) + events
+        await until(lambda: len(self.recorder.confirmed(diagnosis)) >= last, "the stream is under way")
+
+    def somebody(self) -> ProcessClient:
+        """One of all clients that live."""
+        return self.chance.choice([client for each in self.watched for client in each.everybody])
 
     async def active(self) -> Replica:
         """The replica that relays to the others. Call it while events are published."""
@@ -138,13 +194,9 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(world: World, seed: int, program: Sequence[str] = SERVE) -> AsyncIterator[Cluster]:
-    """Three replicas with clients; what is random in it follows from the seed."""
+    """Three replicas, without clients; what is random in it follows from the seed."""
     chance = random.Random(seed)
     async with Balancer(chance) as balancer:
-        made = Cluster(world, balancer, chance, world.diagnosis(), await world.recorder(), program)
+        made = Cluster(world, balancer, chance, await world.recorder(), program)
         await asyncio.gather(*(made.start() for _ in range(REPLICAS)))
-        await made.people()
-        try:
-            yield made
-        finally:
-            await asyncio.gather(*(client.stop() for client in made.everybody))
+        yield made

@@ -1,12 +1,16 @@
-"""A TCP proxy that misbehaves on demand: swallows what it carries, cuts, delays.
+"""A TCP proxy that misbehaves on demand: swallows what it carries, holds it back, cuts, delays.
 
-Swallowing makes a link half-open: both ends see an open socket, and what one of them writes never arrives.
+Swallowing makes a link half-open: both ends see an open socket, and what one of them writes never arrives. Holding
+makes what one end wrote arrive much later, when that end may be gone.
 """
 
 import asyncio
+import ssl
+from collections.abc import Callable
 from typing import Final, Self
 
 CHUNK: Final = 65536
+HELLO_BYTES: Final = 1024
 
 
 class _Link:
@@ -17,6 +21,14 @@ class _Link:
         self.swallows_to_client = False
         self.swallows_to_server = False
         self.swallowed = 0
+        self.hello = b""
+        """What the client said first: an AMQP client's name is in it."""
+        self.held: list[bytes] | None = None
+        """What the client wrote since it is held back; None: it is not."""
+
+    def let_go(self) -> None:
+        held, self.held = self.held or [], None
+        self.ends[1].writelines(held)
 
     def cut(self) -> None:
         for end in self.ends:
@@ -26,17 +38,18 @@ class _Link:
 class Proxy:
     """Carries connections to `target`; an async context manager. Faults befall the links that are open then."""
 
-    def __init__(self, target: str) -> None:
-        """`target` is `host:port`."""
+    def __init__(self, target: str, *, tls: ssl.SSLContext | None = None) -> None:
+        """`target` is `host:port`; with `tls`, clients speak TLS to the proxy."""
         self.target = target
+        self._tls = tls
         self.delay_seconds = 0.0
         """How long each piece of data takes, each way."""
-        self._links: set[_Link] = set()
+        self._links: dict[_Link, None] = {}  # in order of their coming
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -58,16 +71,51 @@ class Proxy:
         """Bytes swallowed on the links that are open."""
         return sum(link.swallowed for link in self._links)
 
-    def swallow(self, *, to_client: bool = False, to_server: bool = False) -> None:
-        """From now on, nothing more arrives on the open links in these directions."""
-        for link in self._links:
+    def swallow(
+        self,
+        unlucky: Callable[[], bool] = lambda: True,
+        /,
+        *,
+        to_client: bool = False,
+        to_server: bool = False,
+    ) -> Callable[[], None]:
+        """From now on, nothing more arrives on the open links in these directions; on those that are `unlucky`.
+
+        Call the result to reset these links: an app notices at last.
+        """
+        links = [link for link in self._links if unlucky()]
+        for link in links:
             link.swallows_to_client |= to_client
             link.swallows_to_server |= to_server
 
-    def cut(self) -> None:
-        """Reset every open link."""
-        for link in list(self._links):
+        def cut() -> None:
+            for link in links:
+                link.cut()
+
+        return cut
+
+    def hold(self, said: bytes) -> None:
+        """From now on, keep what comes from clients that said this at first."""
+        for link in self._links_that(said):
+            link.held = []
+
+    @property
+    def held(self) -> int:
+        """Bytes held back."""
+        return sum(len(data) for link in self._links for data in link.held or ())
+
+    def let_go(self) -> None:
+        """Deliver what was held, and hold no more."""
+        for link in self._links:
+            link.let_go()
+
+    def cut(self, said: bytes = b"") -> None:
+        """Reset every open link, or those of clients that said this at first."""
+        for link in self._links_that(said):
             link.cut()
+
+    def _links_that(self, said: bytes) -> list[_Link]:
+        return [link for link in self._links if said in link.hello]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -81,13 +129,13 @@ class Proxy:
             writer.transport.abort()
             return
         link = _Link(writer, far_writer)
-        self._links.add(link)
+        self._links[link] = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carry(link, far_reader, writer, to_client=True))
                 group.create_task(self._carry(link, reader, far_writer, to_client=False))
         finally:
-            self._links.discard(link)
+            del self._links[link]
             link.cut()
 
     async def _carry(
@@ -103,10 +151,18 @@ class Proxy:
                 if dark():
                     link.swallowed += len(data)
                     continue
+                if not to_client:
+                    link.hello = (link.hello + data)[:HELLO_BYTES]
+                    if link.held is not None:
+                        link.held.append(data)
+                        continue
                 sink.write(data)
                 await sink.drain()
             if not dark():  # a dark link does not tell its other end that this one is gone
-                sink.write_eof()
+                if sink.can_write_eof():
+                    sink.write_eof()
+                else:
+                    sink.close()
         except OSError:
             if not dark():
                 link.cut()

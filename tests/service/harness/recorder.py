@@ -36,6 +36,8 @@ class Recorder:
         """`named` says which events get a `message_id`."""
         self.publications: dict[int, list[Publication]] = defaultdict(list)
         """By diagnosis, in the order in which they were published."""
+        self.turn = asyncio.Lock()
+        """Whoever has it keeps the streams waiting."""
         self._parameters = pika.URLParameters(amqp_url)
         self._parameters.heartbeat = 60  # between two publishes nobody answers the broker's
         self._parameters.blocked_connection_timeout = GIVE_UP_SECONDS
@@ -54,9 +56,18 @@ class Recorder:
 
     async def publish(self, diagnosis: int, count: int, *, pause: float = 0.0) -> None:
         """Publish the next `count` events of a diagnosis, each after the confirm of the one before and `pause`."""
+        async with self.turn:
+            await self.publish_in_turn(diagnosis, count, pause=pause)
+
+    async def publish_in_turn(self, diagnosis: int, count: int, *, pause: float = 0.0) -> None:
+        """The same for who has the turn."""
         await asyncio.get_running_loop().run_in_executor(
             self._thread, self._publish_many, diagnosis, count, pause
         )
+
+    async def publish_again(self, diagnosis: int) -> None:
+        """Publish the last event of a diagnosis once more, as after a confirm that was lost."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish_again, diagnosis)
 
     async def publish_raw(self, exchange: str, key: str, body: bytes) -> None:
         """Publish anything, once."""
@@ -80,14 +91,11 @@ class Recorder:
         event_id = str(uuid.uuid4()) if self._named(number) else None
         publication = Publication(diagnosis, number, event_id)
         self.publications[diagnosis].append(publication)
-        exchange, key = f"diagnosis.{kind_of(number)}", f"diagnosis.{diagnosis}"
-        body = json.dumps({"diagnosis_id": diagnosis, **data_of(number)}).encode()
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while not self._stopped:
             try:
                 self._open()
-                publication.attempts += 1
-                self._publish(exchange, key, body, event_id)
+                self._attempt(publication)
                 publication.confirmed = True
                 return
             except (pika.exceptions.AMQPError, OSError):
@@ -97,6 +105,19 @@ class Recorder:
                 if event_id is None and publication.attempts:
                     return
                 time.sleep(RETRY_SECONDS)
+
+    def _publish_again(self, diagnosis: int) -> None:
+        self._attempt(self.publications[diagnosis][-1])
+
+    def _attempt(self, publication: Publication) -> None:
+        publication.attempts += 1
+        body = {"diagnosis_id": publication.diagnosis, **data_of(publication.number)}
+        self._publish(
+            f"diagnosis.{kind_of(publication.number)}",
+            f"diagnosis.{publication.diagnosis}",
+            json.dumps(body).encode(),
+            publication.event_id,
+        )
 
     def _publish(self, exchange: str, key: str, body: bytes, event_id: str | None) -> None:
         properties = pika.BasicProperties(

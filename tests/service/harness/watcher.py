@@ -27,7 +27,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 PATIENCE_SECONDS = 0.1
-STAY_SECONDS = (0.05, 0.6)
+STAY_SECONDS = (0.05, 1.2)
 ABSENT_SECONDS = (0.0, 0.1)
 GOODBYE_SECONDS = 3.0
 """How long a closing handshake may take before the socket is reset."""

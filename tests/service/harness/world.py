@@ -17,7 +17,7 @@ import pika
 import pika.exceptions
 
 from contracts.ids import ClientId, UserId
-from contracts.topology import EVENTS, backlog_arguments, device_key
+from contracts.topology import EVENTS, QueueType, backlog_arguments, device_key
 from tests.service.harness.checker import Audience, Verdict, check
 from tests.service.harness.clients import LocalClient, ProcessClient
 from tests.service.harness.history import proven_of
@@ -59,9 +59,12 @@ class Database:
 class World:
     """Starts replicas, clients and publishers, and ends them all when it is left."""
 
-    def __init__(self, amqp_url: str, database: Database, ids: Callable[[], int]) -> None:
+    def __init__(
+        self, amqp_url: str, database: Database, ids: Callable[[], int], queue_type: QueueType = "classic"
+    ) -> None:
         self.amqp_url = amqp_url
         self.database = database
+        self.queue_type = queue_type
         self.replica: Replica | None = None
         """The one that clients go to unless told otherwise."""
         self.new_id = ids
@@ -95,6 +98,7 @@ class World:
             "jwt_secret": SECRET,
             "receipt_timeout_seconds": RECEIPT_SECONDS,
             "drain_seconds": 0,
+            "queue_type": self.queue_type,
         }
         return {f"REALTIME_{name.upper()}": str(value) for name, value in (common | settings).items()}
 
@@ -157,7 +161,9 @@ class World:
             channel = connection.channel()
             channel.queue_delete(queue)
             if again_for is not None:
-                channel.queue_declare(queue, durable=True, arguments=backlog_arguments())
+                channel.queue_declare(
+                    queue, durable=True, arguments=backlog_arguments(queue_type=self.queue_type)
+                )
                 channel.queue_bind(queue, EVENTS, f"diagnosis.{again_for}")
 
     @staticmethod
@@ -226,17 +232,48 @@ async def streaming_considerately(
     """The same, never leaving an audience too much to prove: its queue keeps 100 while nobody is there."""
     audiences = list(audiences)
 
+    def unproven(audience: Audience) -> set[int]:
+        return recorder.confirmed(diagnosis) - proven_of(audience.connections)
+
     def outstanding() -> int:
-        confirmed = recorder.confirmed(diagnosis)
-        return max(len(confirmed - proven_of(audience.connections)) for audience in audiences)
+        return max(len(unproven(audience)) for audience in audiences)
 
     async def publish() -> None:
         for _ in range(count // CONSIDERATE_STEP):
-            await until(
-                lambda: outstanding() <= OUTSTANDING - CONSIDERATE_STEP, "all take what was published"
-            )
+            try:
+                await until(
+                    lambda: outstanding() <= OUTSTANDING - CONSIDERATE_STEP, "all take what was published"
+                )
+            except AssertionError as error:
+                missing = {
+                    audience.name: (
+                        sorted(unproven(audience)),
+                        [(each.is_open, each.code, each.numbers[-1:]) for each in audience.connections[-3:]],
+                    )
+                    for audience in audiences
+                }
+                raise AssertionError(f"{error}: {missing}") from None
             await recorder.publish(diagnosis, CONSIDERATE_STEP, pause=0.002)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(publish())
         yield
+
+
+@asynccontextmanager
+async def streaming_meanwhile(
+    recorder: Recorder, diagnosis: int, audiences: Iterable[Audience]
+) -> AsyncIterator[None]:
+    """The same for as long as this lasts."""
+    audiences = list(audiences)
+    over = asyncio.Event()
+
+    async def publish() -> None:
+        while not over.is_set():
+            async with streaming_considerately(recorder, diagnosis, CONSIDERATE_STEP, audiences):
+                pass
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(publish())
+        yield
+        over.set()

@@ -1,0 +1,113 @@
+"""PONGs are read where they arrive.
+
+A PONG is the answer to most of what a client is sent, and aiohttp 3.14 brings each to the handler through a queue and a
+task: more work than all else that is done for its event. This stands before aiohttp's parser and takes out the PONGs
+that prove something; every other byte goes on as it came. (RFC 6455 §5.2 for the shape of a frame; §5.5: control frames
+are never fragmented, and at most 125 bytes long.)
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from aiohttp import web
+
+_PONG: Final = 0x8A  # FIN, opcode 10, no reserved bits
+_MASKED: Final = 0x80
+_LARGEST_CONTROL: Final = 125
+_HEADER: Final = 6  # of a short masked frame: two bytes and the mask
+
+
+class Parser(Protocol):
+    """What aiohttp hands the bytes of a connection to."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take bytes. Returns whether it will take no more, and what it did not take."""
+
+    def feed_eof(self) -> None:
+        """The connection is closed."""
+
+
+class ProvingWebSocket(web.WebSocketResponse):
+    """A WebSocket whose PONGs come to `on_pong` first, which says whether it used one up."""
+
+    on_pong: Callable[[bytes], bool] | None = None
+
+    def _post_start(self, request: web.BaseRequest, *rest: object) -> None:
+        protocol = request.protocol
+        early, protocol._message_tail = protocol._message_tail, b""  # what came with the handshake
+        super()._post_start(request, *rest)  # type: ignore[arg-type]
+        protocol._payload_parser = parser = PongsFirst(protocol._payload_parser, self._use)
+        if early:
+            parser.feed_data(early)
+
+    def _use(self, payload: bytes) -> bool:
+        return self.on_pong is not None and self.on_pong(payload)
+
+
+class PongsFirst:
+    """A parser before another, which gets whatever is no whole PONG, or one that nobody used."""
+
+    __slots__ = ("_after", "_header", "_rest", "_use")
+
+    def __init__(self, after: Parser, use: Callable[[bytes], bool]) -> None:
+        self._after = after
+        self._use = use
+        self._rest = 0
+        """Bytes to come of a frame that the other parser got the beginning of."""
+        self._header = b""
+        """The beginning of a frame, too short to know its length."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take bytes, in whatever pieces they come; of a PONG that comes in two, the other parser gets both."""
+        if self._header:
+            data, self._header = self._header + data, b""
+        end = len(data)
+        begun = 0  # of what is not handed on yet
+        at = self._rest  # where a frame begins
+        while at < end:
+            size = _size(data, at)
+            if size is None:
+                self._header = data[at:]
+                end = at
+                break
+            if at + size <= end and _is_pong(data, at, size) and self._use(_payload(data, at, size)):
+                if begun < at:
+                    self._after.feed_data(data[begun:at])
+                begun = at + size
+            at += size
+        self._rest = at - end
+        return self._after.feed_data(data[begun:end]) if begun < end else (False, b"")
+
+    def feed_eof(self) -> None:
+        """The connection is closed."""
+        self._after.feed_eof()
+
+
+def _is_pong(data: bytes, at: int, size: int) -> bool:
+    return data[at] == _PONG and bool(data[at + 1] & _MASKED) and size <= _HEADER + _LARGEST_CONTROL
+
+
+def _size(data: bytes, at: int) -> int | None:
+    """The length of the frame that begins there, header included; None: too little of it is here."""
+    if len(data) < at + 2:
+        return None
+    second = data[at + 1]
+    length, header = second & 0x7F, 2
+    if length == 126:
+        header = 4
+    elif length == 127:
+        header = 10
+    if header > 2:
+        if len(data) < at + header:
+            return None
+        length = int.from_bytes(data[at + 2 : at + header], "big")
+    return header + (4 if second & _MASKED else 0) + length
+
+
+def _payload(data: bytes, at: int, size: int) -> bytes:
+    """The payload of a short masked frame (RFC 6455 §5.3)."""
+    masked = data[at + _HEADER : at + size]
+    mask = data[at + 2 : at + _HEADER]
+    length = len(masked)
+    key = (mask * (length // 4 + 1))[:length]
+    return (int.from_bytes(masked, "big") ^ int.from_bytes(key, "big")).to_bytes(length, "big")

@@ -1,0 +1,137 @@
+"""The private RabbitMQ of a run: queues that exist before they are measured, publishing, MQTT over WebSocket."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import aio_pika
+import aiormq
+from pamqp.commands import Basic
+
+from contracts import topology
+from contracts.events import EventType
+from contracts.ids import DiagnosisId
+from realtime_service.embedded.loopback import free_ports
+from realtime_service.embedded.node import PrivateRabbitMQ, start_private_rabbitmq
+from tests.bench.processes import pin
+
+EVENT_BYTES: Final = 300
+EXCHANGE: Final = topology.EXCHANGES[EventType.RECOMMENDATION]
+CHANNELS: Final = 8
+"""Queues are made on several channels: 600 a second instead of 260."""
+_NUMBERS: Final = itertools.count(1)
+_WEB_MQTT: Final = """\
+[application:set_env(rabbitmq_mqtt, Key, Value, [{{persistent, true}}]) ||
+    {{Key, Value}} <- [{{tcp_listeners, []}}, {{allow_anonymous, false}}]],
+application:set_env(rabbitmq_web_mqtt, tcp_config, [{{ip, "127.0.0.1"}}, {{port, {port}}}], [{{persistent, true}}]),
+rabbit_plugins:ensure("{file}")."""
+
+
+def event_body(diagnosis: int, size: int = EVENT_BYTES) -> bytes:
+    """A recommendation event of `size` bytes, with the time of its making in it."""
+    head = (
+        f'{{"diagnosis_id":{diagnosis},"old_data":{{}},"reason":"r",'
+        f'"new_data":{{"sent_ns":{time.monotonic_ns()},"pad":"'
+    )
+    return (head + "x" * (size - len(head) - 3) + '"}}').encode()
+
+
+class Publisher:
+    """Publishes as an upstream task does, persistent, on one channel, without waiting for each confirm."""
+
+    def __init__(self, channel: aiormq.abc.AbstractChannel) -> None:
+        self._channel = channel
+
+    async def event(self, diagnosis: int, exchange: str = EXCHANGE, key: str | None = None) -> None:
+        """Publish one event of a diagnosis, through another exchange under another key if given."""
+        await self.raw(event_body(diagnosis), exchange, key or f"diagnosis.{diagnosis}")
+
+    async def raw(self, body: bytes, exchange: str, key: str) -> None:
+        """Publish bytes."""
+        await self._channel.basic_publish(
+            body,
+            exchange=exchange,
+            routing_key=key,
+            properties=Basic.Properties(
+                delivery_mode=2, content_type="application/json", message_id=f"bench-{next(_NUMBERS)}"
+            ),
+        )
+
+
+@asynccontextmanager
+async def publisher(amqp_url: str) -> AsyncIterator[Publisher]:
+    """A publisher with a connection of its own."""
+    connection = await aiormq.connect(amqp_url)
+    try:
+        yield Publisher(await connection.channel(publisher_confirms=False))
+    finally:
+        await connection.close()
+
+
+async def make_queues(amqp_url: str, diagnoses: Iterable[int], limit: int = topology.BACKLOG_LIMIT) -> None:
+    """Make the shared queues of diagnoses, bound as the service binds them."""
+    waiting = iter(list(diagnoses))
+    connection = await aio_pika.connect(amqp_url)
+
+    async def some() -> None:
+        channel = await connection.channel()
+        for diagnosis in waiting:
+            queue = await channel.declare_queue(
+                topology.shared_queue(DiagnosisId(diagnosis)),
+                durable=True,
+                arguments=topology.backlog_arguments(limit=limit),  # type: ignore[arg-type]
+            )
+            await queue.bind(topology.EVENTS, topology.routing_key(DiagnosisId(diagnosis)))
+
+    async with connection:
+        await asyncio.gather(*(some() for _ in range(CHANNELS)))
+
+
+async def left_in_queues(amqp_url: str, diagnoses: Iterable[int]) -> int:
+    """Events that wait in the shared queues; those that a consumer holds unproven only once it is gone."""
+    connection = await aio_pika.connect(amqp_url)
+    async with connection:
+        channel = await connection.channel()
+        total = 0
+        for diagnosis in diagnoses:
+            queue = await channel.declare_queue(topology.shared_queue(DiagnosisId(diagnosis)), passive=True)
+            total += queue.declaration_result.message_count or 0
+        return total
+
+
+async def delete_queues(amqp_url: str, diagnoses: Iterable[int]) -> None:
+    """Delete the shared queues of diagnoses, so that the next row finds a small broker."""
+    waiting = iter(list(diagnoses))
+    connection = await aio_pika.connect(amqp_url)
+
+    async def some() -> None:
+        channel = await connection.channel()
+        for diagnosis in waiting:
+            await channel.queue_delete(topology.shared_queue(DiagnosisId(diagnosis)))
+
+    async with connection:
+        await asyncio.gather(*(some() for _ in range(CHANNELS)))
+
+
+@contextmanager
+def private_broker() -> Iterator[PrivateRabbitMQ]:
+    """A node for this run alone."""
+    node = start_private_rabbitmq()
+    try:
+        pin(node.pid, first=False)
+        yield node
+    finally:
+        node.stop()
+
+
+def enable_web_mqtt(node: PrivateRabbitMQ) -> tuple[int, str]:
+    """Start the plugin on a running node. Returns its port, and `user:password`."""
+    port = free_ports(1)[0]
+    plugins = node.directory / "enabled_plugins"
+    plugins.write_text("[rabbitmq_web_mqtt].")
+    node.ctl("eval", _WEB_MQTT.format(port=port, file=plugins))
+    return port, urlsplit(node.amqp_url).netloc.split("@")[0]
