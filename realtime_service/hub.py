@@ -75,7 +75,7 @@ class Connection(Protocol):
         """Close; no frame is written after this."""
 
     def end_when_proven(self, code: CloseCode) -> None:
-        """Close as soon as nothing is unproven."""
+        """Send no more events, and close as soon as nothing is unproven."""
 
 
 class Observer(Protocol):

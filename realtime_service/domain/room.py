@@ -338,8 +338,8 @@ class Room:
             return []
         if verdict is Verdict.OLD:
             # A relay that came late, or a ghost's. The leader is delivered what it does not know; nobody else is.
-            return [] if self.stream.leading or self.shared.knows(event.id) else self._tell_gap("late")
-        effects = self._tell_gap("hole") if verdict is Verdict.HOLE else []
+            return [] if self.stream.leading or self.shared.knows(event.id) else self._tell_gap_at(stamp, "late")
+        effects = self._tell_gap_at(stamp, "hole") if verdict is Verdict.HOLE else []
         self.shared.remaining = max(0, self.shared.remaining - 1)
         if (self._unnamed or self._arriving or self._seeding()) and (
             record := self.shared.relayed(event, stamp, repeated=repeated)
@@ -577,6 +577,11 @@ class Room:
     ) -> list[Effect]:
         audience = self._audience_of(session)
         return [TellGap(audience, evicted, cause)] if audience else []
+
+    def _tell_gap_at(self, stamp: Stamp, cause: GapCause) -> list[Effect]:
+        """Who came later in the stream was sent what it is owed of this place, and misses nothing."""
+        audience = tuple(member for member in self._unnamed.values() if member.floor < stamp)
+        return [TellGap(audience, None, cause)] if audience else []
 
     def _audience_of(self, session: SessionKey) -> tuple[Member, ...]:
         if session is SHARED:

@@ -63,7 +63,7 @@ class ClientConnection:
 
     def send(self, event: EventId, frame: bytes) -> None:
         """Send an event's frame, after the welcome and behind everything written before."""
-        if self._socket.ended:
+        if self._socket.ended or self._ends_with is not None:
             return
         receipts = self.member.receipts
         receipts.sent(event, len(frame))
@@ -111,8 +111,10 @@ class ClientConnection:
         log.info("connection_ended", connection=self.member.id, code=code, cause="protocol")
 
     def end_when_proven(self, code: CloseCode) -> None:
-        """Close now if nothing is unproven, else with the proof that leaves nothing."""
+        """Close now if nothing is unproven, else with the proof that leaves nothing; nothing more is sent till then."""
         self._ends_with = code
+        self._ask = True
+        self._flush_soon()
         self._end_if_proven()
 
     # What the route calls

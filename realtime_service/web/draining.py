@@ -23,7 +23,7 @@ class Leaving(Protocol):
     """A connection."""
 
     def end_when_proven(self, code: CloseCode) -> None:
-        """Close as soon as nothing is unproven: now, or with a proof that comes."""
+        """Send no more events, and close as soon as nothing is unproven: now, or with a proof that comes."""
 
     def end(self, code: CloseCode) -> None:
         """Close now, unless it is closed."""

@@ -341,6 +341,16 @@ def test_a_newcomer_at_the_leader_gets_what_nobody_proved() -> None:
     assert replica.sent[newcomer] == ["b", "c", "d", "e"]
 
 
+def test_a_ghost_s_relay_is_a_gap_for_who_may_miss_it_and_none_for_who_came_later() -> None:
+    replica = Replica()
+    old = replica.join("old")
+    replica.hear("c", 2, 1)
+    newcomer = replica.join("late", ask=True)
+    replica.perform(replica.room.arrive(newcomer, [Word(Stamp(2, 1), leading=True)]))
+    assert replica.hear("a", 1, 1) == [TellGap((old,), None)]
+    assert replica.sent[newcomer] == []
+
+
 def test_a_new_device_elsewhere_gets_what_the_leader_holds_and_nothing_of_it_again_from_its_own_queue() -> (
     None
 ):

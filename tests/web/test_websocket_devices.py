@@ -132,17 +132,19 @@ async def test_devices_that_come_amid_a_stream_miss_nothing_and_get_nothing_twic
         for number in range(waiting, last):
             await replica.feedback(diagnosis, number)
 
-    async def watch(name: str) -> list[int]:
-        client = await visitors.welcomed(diagnosis, client_id=name)
+    async def watch(client: Client) -> list[int]:
         numbers = await client.numbers(1)
         while numbers[-1] < last - 1:
             numbers += await client.numbers(1)
         return numbers
 
+    async def come_and_watch(name: str) -> list[int]:
+        return await watch(await visitors.welcomed(diagnosis, client_id=name))
+
     streaming = asyncio.create_task(stream())
-    first = asyncio.create_task(watch("phone"))
+    first = asyncio.create_task(watch(await visitors.welcomed(diagnosis, client_id="phone")))
     others = [await visitors.welcomed(diagnosis)]
-    late = [asyncio.create_task(watch(name)) for name in ("tablet", "desk", "watch")]
+    late = [asyncio.create_task(come_and_watch(name)) for name in ("tablet", "desk", "watch")]
     await streaming
     assert await first == list(range(last)), "alone, the first device gets all"
     for numbers in await asyncio.gather(*late):

@@ -5,12 +5,14 @@ import time
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from wsproto.frame_protocol import Opcode
 
 from contracts.close_codes import REASONS, CloseCode
+from contracts.ids import DiagnosisId
 from realtime_service.domain.window import WINDOW_EVENTS
 from tests.web.clients import Client
-from tests.web.replica import Replica, Visitors
+from tests.web.replica import Replica, Visitors, device_queue
 
 NO_RECEIPT = (4408, REASONS[CloseCode.NO_RECEIPT])
 
@@ -245,3 +247,27 @@ async def test_evictions_behind_a_client_that_proves_nothing_are_told_by_number(
     assert [event["data"]["feedback_id"] for event in events] == list(range(WINDOW_EVENTS))
     await ack(client, events[-1]["event_id"])
     assert await client.numbers(100) == list(range(WINDOW_EVENTS + 30, WINDOW_EVENTS + 130))
+
+
+# Leaving
+
+
+async def test_who_is_to_leave_gets_nothing_more_and_leaves_with_its_proof(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    leaves = await visitors.welcomed(diagnosis, client_id="phone", receipts="ack")
+    (connection,) = replica.service.manager._hub.connections_of(DiagnosisId(diagnosis))
+    stays = await visitors.welcomed(diagnosis)
+    await replica.feedback(diagnosis, 1)
+    (event,) = await leaves.events(1)
+    connection.end_when_proven(CloseCode.RESTARTING)
+    await replica.feedback(diagnosis, 2)
+    assert await stays.numbers(2) == [1, 2]
+    await ack(leaves, event["event_id"])
+    with pytest.raises(ConnectionClosed) as ending:
+        await leaves.frame()
+    assert ending.value.rcvd is not None
+    assert ending.value.rcvd.code == CloseCode.RESTARTING
+    await replica.amqp.has_depth(device_queue(diagnosis, "phone"), 1)
+    assert await (await visitors.welcomed(diagnosis, client_id="phone")).numbers(1) == [2]
