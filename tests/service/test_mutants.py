@@ -28,7 +28,7 @@ CONSUMES, PUBLISHES = b" consumes", b" publishes"
 """What a replica calls its two connections to the broker."""
 
 LATELY: Final = WINDOW_EVENTS
-"""Of so many events a replica tells a newcomer that they are proven: it would not hand them out, whoever relays them."""
+"""Of so many events a replica tells a newcomer that they are proven; it hands none of them out, whoever relays them."""
 
 Program = Sequence[str]
 Scenario = Callable[[World, Program], Awaitable[Verdict]]
