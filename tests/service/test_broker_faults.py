@@ -148,6 +148,8 @@ async def assert_told_when_deleted(world: World, queue: str, client: LocalClient
 
 async def test_a_queue_deleted_under_traffic_comes_back_and_the_client_is_told(fragile_world: World) -> None:
     world = fragile_world
+    if world.queue_type == "quorum":
+        pytest.xfail("first contact makes it again at once, of which the test below speaks")
     await world.start_replica()
     diagnosis = world.diagnosis()
     recorder = await world.recorder()
