@@ -35,7 +35,7 @@ BAR: Final = 30
 
 
 def main() -> int:
-    """Measure, print, write `build/bench/result.json` and the plots."""
+    """Measure, print, write `build/bench/result.json` and the plots. Returns 1 when a row could not be measured."""
     words = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     words.add_argument("rows", nargs="*", choices=[*ROWS, []], help=f"of {', '.join(ROWS)}; by default all")
     words.add_argument(
@@ -57,7 +57,7 @@ def main() -> int:
     if not args.no_plots:
         with suppress(Missing):
             subprocess.run([scratch.python(), SOURCES / "plots.py", path, WORK], check=True)
-    return 0
+    return int(any(not result.figures for result in results))
 
 
 async def measure(rows: list[str], size: Size) -> list[Result]:

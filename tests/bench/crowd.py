@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from tests.bench.processes import WORK, compiled, pin
 
-Protocol = Literal["plain", "welcome", "mqtt", "socketio"]
+Protocol = Literal["plain", "welcome", "acks", "mqtt", "socketio"]
 POLL_SECONDS: Final = 0.02
 PATIENCE_SECONDS: Final = 60.0
 WARM_SECONDS: Final = 10.0
@@ -26,13 +26,16 @@ class Report:
     frames: int
     bytes: int
     pings: int
+    acks: int
     first_ns: int
     last_ns: int
     connecting_ns: int
     """From the first connect to the last welcome; 0 until then."""
     longest_connect_ns: int
     welcome_to_last_ns: int
-    """The longest time between a client's welcome and its last event."""
+    """The longest time between a client's welcome and its last event; 0 where one read had both."""
+    connect_to_last_ns: int
+    """The longest time between a client's first packet and its last event."""
 
 
 class Crowd:

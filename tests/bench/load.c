@@ -6,6 +6,7 @@
  * count as events:
  *   plain     every text frame is an event                            (nchan, the bare send loop)
  *   welcome   the first text frame is the welcome, the others events  (this service, the replaced module)
+ *   acks      the same, and each event is proved by an `ack` frame    (this service, `receipts=ack`)
  *   mqtt      CONNECT, SUBSCRIBE with QoS 1 to the path's #fragment; every PUBLISH is an event, PUBACK answers it
  *   socketio  Engine.IO 4 and Socket.IO 5: "0" is answered with "40", "2" with "3"; "42…" is an event
  * PINGs are answered in the order they came (RFC 6455 §5.5.3). AT_ONCE bounds the connections that are being made.
@@ -30,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum protocol { PLAIN, WELCOME, MQTT, SOCKETIO };
+enum protocol { PLAIN, WELCOME, ACKS, MQTT, SOCKETIO };
 enum state { NEW, CONNECTING, SHAKING, JOINING, READY, CLOSED };
 
 struct client {
@@ -44,7 +45,7 @@ struct client {
 
 static struct client *clients;
 static size_t count, next_client, in_flight, at_once, ready, closed, latency_count, latency_room;
-static uint64_t frames, bytes, pings, first_ns, last_ns, began_ns, all_ready_ns, last_close;
+static uint64_t frames, bytes, pings, acks, first_ns, last_ns, began_ns, all_ready_ns, last_close;
 static uint32_t *latencies;
 static enum protocol protocol;
 static int epoll_fd, port;
@@ -125,6 +126,17 @@ static void arrived(struct client *c, const unsigned char *payload, size_t size,
     latencies[latency_count++] = (uint32_t)((at - sent) / 1000);
 }
 
+static void acknowledge(struct client *c, const unsigned char *payload, size_t size) {
+    unsigned char frame[256];
+    const unsigned char *id = memmem(payload, size, "\"event_id\":\"", 12);
+    if (!id) return;
+    id += 12;
+    const unsigned char *quote = memchr(id, '"', (size_t)(payload + size - id));
+    int length = snprintf((char *)frame, sizeof frame, "{\"type\":\"ack\",\"event_id\":\"%.*s\"}", (int)(quote - id), id);
+    put_frame(c, 1, frame, (size_t)length);
+    acks++;
+}
+
 static void mqtt_connect(struct client *c) {
     unsigned char packet[64] = {0x10, 0, 0, 4, 'M', 'Q', 'T', 'T', 4, 0x00, 0, 0};
     int id = sprintf((char *)packet + 14, "bench%zu", (size_t)(c - clients));
@@ -186,7 +198,10 @@ static void took(struct client *c, int opcode, const unsigned char *payload, siz
         else if (size > 1 && payload[1] == '0') is_ready(c, at);
         else if (size > 1 && payload[1] == '2') arrived(c, payload, size, at);
     } else if (c->state == JOINING) is_ready(c, at);
-    else arrived(c, payload, size, at);
+    else {
+        arrived(c, payload, size, at);
+        if (protocol == ACKS) acknowledge(c, payload, size);
+    }
 }
 
 /* Take whole frames from a buffer. Returns the bytes used. */
@@ -262,17 +277,18 @@ static void shake(struct client *c) {
 }
 
 static void report(void) {
-    uint64_t longest = 0, backlog = 0;
+    uint64_t longest = 0, backlog = 0, whole = 0;
     for (size_t i = 0; i < count; i++) {
         if (clients[i].ready && clients[i].ready - clients[i].began > longest)
             longest = clients[i].ready - clients[i].began;
         if (clients[i].ready && clients[i].last > clients[i].ready && clients[i].last - clients[i].ready > backlog)
             backlog = clients[i].last - clients[i].ready;
+        if (clients[i].last && clients[i].last - clients[i].began > whole) whole = clients[i].last - clients[i].began;
     }
-    printf("{\"ready\":%zu,\"closed\":%zu,\"last_close\":%lu,\"frames\":%lu,\"bytes\":%lu,\"pings\":%lu,\"first_ns\":%lu,"
-           "\"last_ns\":%lu,\"connecting_ns\":%lu,\"longest_connect_ns\":%lu,\"welcome_to_last_ns\":%lu}\n",
-           ready, closed, last_close, frames, bytes, pings, first_ns, last_ns,
-           all_ready_ns ? all_ready_ns - began_ns : 0, longest, backlog);
+    printf("{\"ready\":%zu,\"closed\":%zu,\"last_close\":%lu,\"frames\":%lu,\"bytes\":%lu,\"pings\":%lu,\"acks\":%lu,\"first_ns\":%lu,"
+           "\"last_ns\":%lu,\"connecting_ns\":%lu,\"longest_connect_ns\":%lu,\"welcome_to_last_ns\":%lu,\"connect_to_last_ns\":%lu}\n",
+           ready, closed, last_close, frames, bytes, pings, acks, first_ns, last_ns,
+           all_ready_ns ? all_ready_ns - began_ns : 0, longest, backlog, whole);
 }
 
 static int obey(void) {
@@ -283,7 +299,7 @@ static int obey(void) {
     if (!size || !strcmp(line, "quit")) return 0;
     if (!strcmp(line, "report")) report();
     else {
-        if (!strcmp(line, "reset")) frames = bytes = pings = first_ns = last_ns = latency_count = 0;
+        if (!strcmp(line, "reset")) frames = bytes = pings = acks = first_ns = last_ns = latency_count = 0;
         else if (!strncmp(line, "save ", 5)) {
             FILE *file = fopen(line + 5, "wb");
             if (!file || fwrite(latencies, sizeof *latencies, latency_count, file) != latency_count) perror(line + 5);
@@ -303,7 +319,7 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &files);
     port = atoi(argv[1]);
     protocol = !strcmp(argv[3], "mqtt") ? MQTT : !strcmp(argv[3], "socketio") ? SOCKETIO
-             : !strcmp(argv[3], "welcome") ? WELCOME : PLAIN;
+             : !strcmp(argv[3], "welcome") ? WELCOME : !strcmp(argv[3], "acks") ? ACKS : PLAIN;
     at_once = (size_t)atol(argv[4]);
     FILE *paths = fopen(argv[2], "r");
     if (!paths) { perror(argv[2]); return 1; }

@@ -10,6 +10,7 @@ from typing import Final
 
 import jwt
 
+from contracts.messages import ReceiptMode
 from realtime_service.embedded.loopback import answers, free_ports, wait_until
 from tests.bench.processes import ROOT, WORK, running
 
@@ -34,10 +35,10 @@ def token() -> str:
     return jwt.encode({"sub": str(USER), "exp": int(time.time()) + DAY_SECONDS}, SECRET, "HS256")
 
 
-def targets(diagnoses: Iterable[int]) -> list[str]:
+def targets(diagnoses: Iterable[int], *, receipts: ReceiptMode = "pong") -> list[str]:
     """A request target for a client of each diagnosis."""
     word = token()
-    return [f"/ws/{diagnosis}?token={word}" for diagnosis in diagnoses]
+    return [f"/ws/{diagnosis}?token={word}&receipts={receipts}" for diagnosis in diagnoses]
 
 
 @contextmanager

@@ -1,11 +1,16 @@
-"""Fan-out: one diagnosis, many clients, each event to all of them. Every client proves each event to this service."""
+"""Fan-out: one diagnosis, many clients, each event to all of them.
+
+This service asks a few of a crowd to prove an event at once, and all of them once a second. Beside it: the same where
+every client proves every event, by an `ack` frame each.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from contracts.ids import DiagnosisId
-from tests.bench.broker import EVENT_BYTES, delete_queues, event_body, make_queues, publisher
+from contracts.messages import ReceiptMode
+from tests.bench.broker import EVENT_BYTES, Publisher, delete_queues, event_body, make_queues, publisher
 from tests.bench.crowd import Crowd, Protocol, crowd
 from tests.bench.measuring import Bench, Cost, Result, Target
 from tests.bench.peers.nchan import nchan
@@ -20,8 +25,16 @@ GAP_SECONDS: Final = 0.02
 ROOM: Final = DiagnosisId(1)
 WARMING: Final = 5
 RATE: Final = "frames per CPU-second"
-PACED: Final = (Target(RATE, "nchan", 1.2), Target(RATE, "send loop", 0.85))
-"""Every client proves: 0.75 × nchan was asked for of that, 1.2 × without; this service knows no other way."""
+PROVING: Final = "each proves each"
+PACED: Final = (
+    Target(RATE, "nchan", 1.2),
+    Target(RATE, "send loop", 0.85),
+    Target(RATE, "nchan", 0.75, subject=PROVING),
+)
+WAYS: Final[tuple[tuple[str, Protocol, ReceiptMode], ...]] = (
+    ("this service", "welcome", "pong"),
+    (PROVING, "acks", "ack"),
+)
 
 Publish = Callable[[int, float], Awaitable[None]]
 """Publishes so many events, so many seconds apart."""
@@ -42,18 +55,20 @@ async def burst(bench: Bench) -> Result:
 async def _all(bench: Bench, found: Result, gap: float) -> Result:
     clients, events = bench.size.crowd(CLIENTS), bench.size.of(EVENTS, 20)
     url = bench.node.amqp_url
-    with this_service(url, 1, backlog_limit=10_000) as ours:
-        await make_queues(url, [ROOM], 10_000)
-        async with publisher(url) as upstream, crowd(ours.port, targets([ROOM] * clients), "welcome") as them:
+    for name, protocol, receipts in WAYS:
+        with this_service(url, 1, backlog_limit=10_000) as ours:
+            await make_queues(url, [ROOM], 10_000)
+            room = targets([ROOM] * clients, receipts=receipts)
+            async with publisher(url) as upstream, crowd(ours.port, room, protocol) as them:
 
-            async def publish(count: int, pause: float) -> None:
-                for _ in range(count):
-                    await upstream.event(ROOM)
-                    await asyncio.sleep(pause)
+                async def publish(count: int, pause: float, upstream: Publisher = upstream) -> None:
+                    for _ in range(count):
+                        await upstream.event(ROOM)
+                        await asyncio.sleep(pause)
 
-            figures = await measured(them, publish, events, gap, ours.pid, broker=bench.node.pid)
-            found.figures["this service"] = figures
-        await delete_queues(url, [ROOM])
+                figures = await measured(them, publish, events, gap, ours.pid, broker=bench.node.pid)
+                found.figures[name] = figures
+            await delete_queues(url, [ROOM])
     await _peers(found, clients, events, gap)
     try:
         with socketio(url) as peer:
@@ -109,7 +124,7 @@ async def measured(
     seen = await them.received(events * them.size)
     used = await cost.until_quiet()
     figures = {RATE: seen.frames / max(used, 0.01), "CPU-seconds": used, "frames": float(seen.frames)}
-    figures["PINGs answered per frame"] = seen.pings / seen.frames
+    figures["proofs per frame"] = (seen.pings + seen.acks) / seen.frames
     if broker:
         figures["CPU-seconds of the broker"] = await brokers.until_quiet()
     return figures
