@@ -99,13 +99,26 @@ class Watched:
         return [Audience(each.name, [each]) for each in stayed]
 
     async def judged(self) -> Verdict:
-        """What the checker says of everybody, once all are back."""
-        await until(lambda: all(each.is_welcome for each in self.staying), "all are back")
+        """What the checker says of everybody, once all are back and have heard what came last."""
+        while not await self._all_hear():
+            pass
         while True:
             settled_in = self.settled_in
             found = await verdict(self.recorder, self.diagnosis, [*self.audiences, *settled_in])
             if settled_in == self.settled_in:  # a socket that was reset may be noticed late
                 return found
+
+    async def _all_hear(self) -> bool:
+        """Publish one event more, to everybody who stays; false when somebody went away meanwhile."""
+        await until(lambda: all(each.is_welcome for each in self.staying), "all are back")
+        newest = [client.connections[-1] for client in self.staying]
+        await self.recorder.publish(self.diagnosis, 1)
+        last = max(self.recorder.confirmed(self.diagnosis))
+        await until(
+            lambda: all(last in each.proven_numbers[-1:] or not each.is_open for each in newest),
+            "everybody who is connected has the last event",
+        )
+        return all(each.is_open for each in newest)
 
     async def leave(self) -> None:
         """All clients end; what they had is still here."""
