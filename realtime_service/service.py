@@ -27,11 +27,11 @@ from realtime_service.adapters.rabbitmq.parking import Parking
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.adapters.rabbitmq.replicas import RabbitReplicas
 from realtime_service.adapters.rabbitmq.sessions import RabbitSessions
-from realtime_service.adapters.rabbitmq.topology import declare_topology
+from realtime_service.adapters.rabbitmq.start_check import StartCheck
 from realtime_service.adapters.tokens import TokenRules, open_verifier
 from realtime_service.cluster import CENSUS_MESSAGES, Cluster
 from realtime_service.connection_manager import ConnectionManager, set_running
-from realtime_service.domain.errors import DatabaseUnavailable
+from realtime_service.domain.errors import DatabaseUnavailable, TopologyWrong
 from realtime_service.domain.ports import Ownership, Verifier
 from realtime_service.event_publisher import EventPublisher
 from realtime_service.hub import Hub
@@ -78,8 +78,11 @@ class Service:
 class _Readiness:
     """What `/readyz` looks at."""
 
-    def __init__(self, link: BrokerLink, ownership: Ownership, route: WebSocketRoute) -> None:
+    def __init__(
+        self, link: BrokerLink, topology_check: StartCheck, ownership: Ownership, route: WebSocketRoute
+    ) -> None:
         self._link = link
+        self._topology = topology_check
         self._ownership = ownership
         self._route = route
 
@@ -90,8 +93,9 @@ class _Readiness:
             database = "ok"
         except DatabaseUnavailable:
             database = "unavailable"
+        broker = "wrong topology" if self._topology.wrong else "ok"
         return {
-            "broker": "ok" if self._link.is_up else "unavailable",
+            "broker": broker if self._link.is_up else "unavailable",
             "database": database,
             "accepting": "draining" if self._route.draining else "ok",
         }
@@ -105,7 +109,8 @@ async def running(
 
     `share_port`: others listen there, too; the kernel spreads the connections.
     `demo_tokens`: what the console hands out to browsers on this machine.
-    Raises SettingsError, and OSError when the port is taken.
+    Raises SettingsError, OSError when the port is taken, and TopologyWrong once the broker is there and turns out to be
+    set up in a way that loses events.
     """
     require_token_settings(settings)
     redact_offered_subprotocols()
@@ -170,20 +175,28 @@ async def running(
         )
         recheck = OwnershipRecheck(ownership, hub, interval_seconds=settings.ownership_recheck_seconds)
         manager = ConnectionManager(hub, events)
+        check = StartCheck(publisher)
         route = WebSocketRoute(settings, verifier, ownership, manager, hub, timekeeper)
 
         async def prepare(connection: BrokerConnection) -> None:
-            for warning in await declare_topology(connection):
-                log.warning("topology", warning=warning)
-            await node.prepare(connection)
-            await door.prepare(connection)
+            await check.look(connection)
+            with check.starting():
+                await node.prepare(connection)
+                await door.prepare(connection)
 
         async def announced() -> None:
             await link.wait_up()  # before that there may be no exchange to say it through
             await cluster.run()
 
         await stack.enter_async_context(
-            _kept_running(link.run(prepare), timekeeper.run(), hub.run(), announced(), recheck.run())
+            _kept_running(
+                link.run(prepare),
+                check.run(lambda: link.connection),
+                timekeeper.run(),
+                hub.run(),
+                announced(),
+                recheck.run(),
+            )
         )
         stack.push_async_callback(node.delete)
         stack.push_async_callback(door.close)
@@ -197,7 +210,7 @@ async def running(
                 limits=CallerLimits(settings.broadcasts_per_second, settings.broadcast_burst),
                 census=cluster,
                 backlogs=backlogs,
-                readiness=_Readiness(link, ownership, route),
+                readiness=_Readiness(link, check, ownership, route),
                 registry=metrics.registry,
                 websocket=route,
             )
@@ -260,15 +273,21 @@ def _when_closed(pipe: int, call: Callable[[], None]) -> None:
 async def _kept_running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Run these for as long as the service lives. One that dies ends the service."""
     failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in work]
-        try:
-            yield
-        except Exception as error:  # not theirs: the group would hand it on wrapped in one of its own
-            failure = error
-        finally:
-            for task in tasks:
-                task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+            try:
+                yield
+            except Exception as error:  # not theirs: the group would hand it on wrapped in one of its own
+                failure = error
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except ExceptionGroup as died:
+        wrong, _ = died.split(TopologyWrong)
+        if wrong is None:
+            raise
+        failure = wrong.exceptions[0]
     if failure is not None:
         raise failure
 

@@ -12,6 +12,8 @@ class Exit(IntEnum):
     """The words or the settings are wrong; nothing was done. argparse uses the same."""
     TIMED_OUT = 3
     """`watch --timeout`: the time was up first."""
+    WRONG_TOPOLOGY = 4
+    """`serve`: RabbitMQ is set up in a way in which events would be lost; waiting does not repair it."""
     INTERRUPTED = 130
     """Ctrl-C, as shells report it (128 + SIGINT)."""
 

@@ -4,15 +4,18 @@ import argparse
 import asyncio
 import errno
 import socket
+import sys
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from realtime_service import logs
-from realtime_service.cli import arguments
+from realtime_service.adapters.rabbitmq.start_check import tell
+from realtime_service.cli import arguments, findings_screen
 from realtime_service.cli.outcome import Exit, Failed
 from realtime_service.cli.workers import serve_with_workers
+from realtime_service.domain.errors import TopologyWrong
 from realtime_service.service import serve
 from realtime_service.settings import Settings, load_settings, require_token_settings
 
@@ -23,6 +26,9 @@ Needs RabbitMQ (REALTIME_AMQP_URL), a database with diagnoses(id, patient_id) (R
 REALTIME_JWT_SECRET, REALTIME_JWT_PUBLIC_KEY, REALTIME_JWT_JWKS_URL. It starts without the first two and waits for
 them: /readyz says what is missing. At SIGTERM or Ctrl-C it drains; a second signal ends that. With --workers a
 process that dies is replaced, and limits and metrics are those of each process.
+
+It does not start, says why and ends with exit code 4 where RabbitMQ is set up in a way in which events would be lost
+(an exchange of another type, a missing permission). A replica that was connected before goes on, and /readyz says so.
 
 example:
   REALTIME_JWT_SECRET=… REALTIME_DATABASE_URL=postgresql://… realtime-service serve --port 8080
@@ -65,10 +71,28 @@ def run(args: argparse.Namespace) -> int:
             runner.run(serve(settings, lifeline=args.worker))
     except OSError as error:
         raise cannot_listen(error, settings) from error
+    except TopologyWrong as wrong:
+        _report(wrong)
+        return Exit.WRONG_TOPOLOGY
     except Exception as error:
         log.critical("crashed", error=type(error).__name__, exc_info=True)
         return Exit.FAILED
     return Exit.OK
+
+
+def _report(wrong: TopologyWrong) -> None:
+    """A table for a person at a terminal, a log line a finding for everybody else."""
+    if not sys.stderr.isatty():
+        for finding in wrong.findings:
+            tell(finding)
+        log.critical("not_started", reason="RabbitMQ is not set up as the service needs it")
+        return
+    colours, width = findings_screen.has_colours(sys.stderr), findings_screen.width_of(sys.stderr)
+    table = findings_screen.table(wrong.findings, colours=colours, width=width)
+    print(f"RabbitMQ is not set up as the service needs it:\n\n{table}\n", file=sys.stderr)
+    print(
+        "Not started. `realtime-service doctor` looks at everything else, too.", file=sys.stderr, flush=True
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -77,6 +77,7 @@ class _Workers:
         """Run one, and the next when it has died."""
         loop = asyncio.get_running_loop()
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
+        first = True  # later, other workers may be at work with a topology that turned wrong meanwhile
         while not self._stopping.is_set():
             since = loop.time()
             code = await self._run_one(number)
@@ -85,12 +86,13 @@ class _Workers:
                     self._code = self._code or Exit.FAILED
                 return
             log.warning("worker_ended", worker=number, code=code)
-            if code == Exit.USAGE:  # its words or settings are wrong, and will be the next time
+            if code == Exit.USAGE or (code == Exit.WRONG_TOPOLOGY and first):  # and will be the next time
                 self._code = code
                 self._forward(signal.SIGTERM)
                 return
             if loop.time() - since > HEALTHY_SECONDS:
                 pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
+            first = False
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), next(pauses))
 

@@ -12,14 +12,18 @@
     │   └── KeysUnavailable     the identity provider's public keys were never fetched
     ├── PublishError            the broker did not confirm an event, or no queue was there to take it
     ├── EventInvalid            an event that breaks the contract; it is parked
-    └── SettingsError           the service cannot start with these settings
+    ├── SettingsError           the service cannot start with these settings
+    └── TopologyWrong           it cannot start with this set-up of RabbitMQ
 
 Law: no message quotes a token, a secret, a claim or the text of an outside error: they end in logs and in front of
 strangers. Outside errors are translated where they occur, with `raise … from`.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
+
+from realtime_service.domain.finding import Finding
 
 PUBLIC_REFUSAL: Final = "not authenticated or not allowed"
 """The one text for everybody who may not: which of the two it is would tell a stranger what exists."""
@@ -135,3 +139,15 @@ class SettingsError(RealtimeError):
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+class TopologyWrong(RealtimeError):
+    """RabbitMQ is set up in a way in which events would be lost, and which waiting does not repair."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__(*findings)
+        self.findings = findings
+        """Those that are merely odd, too."""
+
+    def __str__(self) -> str:
+        return "\n".join(["RabbitMQ is not set up as the service needs it:", *map(str, self.findings)])

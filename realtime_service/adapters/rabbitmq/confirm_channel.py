@@ -21,6 +21,7 @@ from realtime_service.adapters.rabbitmq.connecting import broker_address, names,
 from realtime_service.adapters.rabbitmq.publishing_connection import PublishingConnection, close, connect
 from realtime_service.adapters.rabbitmq.topology import EXCHANGES, declare_topology
 from realtime_service.domain.errors import BrokerUnavailable, PublishError
+from realtime_service.domain.finding import Severity
 
 FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 3.0
@@ -199,13 +200,11 @@ class ConfirmChannel:
         """
         declaring = await connecting.connect(self._url, name=f"{self._name} declares")
         try:
-            for warning in await declare_topology(declaring):
-                log.warning("%s", warning)
-            self.undeclared = ""
-        except BrokerUnavailable as error:
-            if declaring.is_closed:
-                raise
-            self.undeclared = f" ({error})"
+            findings = await declare_topology(declaring)
+            for finding in findings:
+                log.warning("%s", finding)
+            wrong = next((one for one in findings if one.severity is Severity.ERROR), None)
+            self.undeclared = f" ({wrong.object}: {wrong.found}, and {wrong.problem})" if wrong else ""
         finally:
             await connecting.close(declaring)
 

@@ -100,7 +100,7 @@ def reason_of(error: BaseException | None, otherwise: str = "the connection was 
 
 def names(error: BaseException, exchange: str) -> bool:
     """Whether the broker closed an AMQP channel because of this exchange; every call pending there gets the error."""
-    return f"'{exchange}'" in str(error)
+    return f"'{exchange or 'amq.default'}'" in str(error)  # what RabbitMQ calls the one without a name
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from realtime_service.adapters.rabbitmq import connecting
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
-from realtime_service.domain.errors import BrokerUnavailable
+from realtime_service.domain.errors import BrokerUnavailable, TopologyWrong
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +114,10 @@ class BrokerLink:
         channel.on_closed = channel.on_cancelled = drop
 
     async def run(self, prepare: Prepare) -> None:
-        """Connect, `prepare` (topology, the consumers every replica has), hold until lost, and again, for ever."""
+        """Connect, `prepare` (topology, the consumers every replica has), hold until lost, and again, for ever.
+
+        Raises TopologyWrong, when `prepare` does.
+        """
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         while True:
             try:
@@ -138,6 +141,8 @@ class BrokerLink:
                 log.warning("broker_lost")
             except BrokerUnavailable as error:
                 log.warning("broker_unavailable", reason=str(error))
+            except TopologyWrong:
+                raise
             except Exception as error:
                 log.exception("broker_link_failed", error=type(error).__name__)
             await asyncio.sleep(next(pauses))

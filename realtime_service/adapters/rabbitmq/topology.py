@@ -1,16 +1,16 @@
 """Declares what the contract fixes in RabbitMQ: exchanges, the two common queues, and what binds them.
 
-Law: what exists is never changed or deleted. An object with other arguments is used as it is, and named in a warning;
-RabbitMQ would answer a declaration with 406 for ever. Who may not declare only needs to find everything in place.
+Law: what exists is never changed or deleted. An object that is otherwise than declared is a finding, with what that
+does to events; RabbitMQ would answer a declaration with 406 for ever. Who may not declare only needs to find everything
+in place.
 
     outer exchanges ─ diagnosis.* ─► diagnosis.events, diagnosis.devices        realtime.nodes
            └ alternate ─► diagnosis.unrouted ◄─ alternate ┘                     queue diagnosis.parked
 """
 
 import asyncio
-import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 from aiormq.exceptions import (
     ChannelAccessRefused,
@@ -19,15 +19,29 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
-from pamqp.common import FieldValue
 
 from contracts import topology
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
-from realtime_service.domain.errors import BrokerUnavailable
+from realtime_service.adapters.rabbitmq.differences import (
+    NONE,
+    Difference,
+    difference,
+    end_missing,
+    exchange_differs,
+    missing,
+    of_another_connection,
+    queue_differs,
+    taken_to_be_there,
+    used_as_it_is,
+)
+from realtime_service.domain.finding import Finding
 
 DECLARE_SECONDS: Final = 30.0
 """All declarations together; they take some 10 ms unless the broker is in trouble."""
+
+MOST_DIFFERENCES: Final = 10
+"""That are looked for in one object."""
 
 NOT_AS_DECLARED: Final = (ChannelAccessRefused, ChannelLockedResource, ChannelPreconditionFailed)
 """403, 405, 406: the object may well be there. Each of them closes the AMQP channel."""
@@ -38,33 +52,77 @@ class _Exchange:
     name: str
     kind: str = "topic"
     internal: bool = False
-    alternate: str | None = None
+    arguments: topology.Arguments = field(default_factory=dict)
+    durable: bool = True
 
     def __str__(self) -> str:
         return f"exchange {self.name!r}"
 
     async def declare(self, channel: Channel, *, passive: bool = False) -> None:
-        arguments: dict[str, FieldValue] = {"alternate-exchange": self.alternate} if self.alternate else {}
         await channel.exchange_declare(
             self.name,
             exchange_type=self.kind,
-            durable=True,
+            durable=self.durable,
             internal=self.internal,
-            arguments=arguments,
+            arguments=dict(self.arguments),
             passive=passive,
         )
+
+    def finding(self, found: Difference) -> Finding:
+        """What there is to say about a difference."""
+        attributes = {"type": self.kind, "durable": "true", "internal": str(self.internal).lower()}
+        wanted = attributes.get(found.name) or _wanted(found, self.arguments)
+        return exchange_differs(self.name, found, wanted)
+
+    def as_found(self, found: Difference) -> Self | None:
+        """The same, with what there is; None: that cannot be declared."""
+        match found.name:
+            case "type":
+                return replace(self, kind=str(found.current))
+            case "durable":
+                return replace(self, durable=False)
+            case "internal":
+                return replace(self, internal=found.current == "true")
+        arguments = _as_found(found, self.arguments)
+        return None if arguments is None else replace(self, arguments=arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
     name: str
     arguments: topology.Arguments
+    durable: bool = True
 
     def __str__(self) -> str:
         return f"queue {self.name!r}"
 
     async def declare(self, channel: Channel, *, passive: bool = False) -> None:
-        await channel.queue_declare(self.name, durable=True, arguments=dict(self.arguments), passive=passive)
+        await channel.queue_declare(
+            self.name, durable=self.durable, arguments=dict(self.arguments), passive=passive
+        )
+
+    def finding(self, found: Difference) -> Finding:
+        """What there is to say about a difference."""
+        wanted = "true" if found.name == "durable" else _wanted(found, self.arguments)
+        return queue_differs(self.name, found, wanted)
+
+    def as_found(self, found: Difference) -> Self | None:
+        """The same, with what there is; None: that cannot be declared."""
+        if found.name == "durable":
+            return replace(self, durable=False)
+        arguments = _as_found(found, self.arguments)
+        return None if arguments is None else replace(self, arguments=arguments)
+
+
+def _wanted(found: Difference, arguments: topology.Arguments) -> str:
+    return "false" if found.name == "auto_delete" else str(arguments.get(found.name, NONE))
+
+
+def _as_found(found: Difference, arguments: topology.Arguments) -> topology.Arguments | None:
+    if not found.readable or found.name == "auto_delete":
+        return None
+    others = {name: value for name, value in arguments.items() if name != found.name}
+    return others if found.current is None else {**others, found.name: found.current}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +143,9 @@ _Declared = _Exchange | _Queue | _Binding
 
 _UNROUTED = _Exchange(topology.UNROUTED, kind="fanout")
 _UNROUTED_QUEUE = _Queue(topology.UNROUTED, topology.UNROUTED_ARGUMENTS)
-_EVENTS = _Exchange(topology.EVENTS, internal=True, alternate=topology.UNROUTED)
+_EVENTS = _Exchange(topology.EVENTS, internal=True, arguments=topology.EVENTS_ARGUMENTS)
 _DEVICES = _Exchange(topology.DEVICES, internal=True)
-_OUTER = tuple(_Exchange(name, alternate=topology.UNROUTED) for name in topology.EXCHANGES.values())
+_OUTER = tuple(_Exchange(name, arguments=topology.OUTER_ARGUMENTS) for name in topology.EXCHANGES.values())
 
 FIXED: Final[tuple[_Declared, ...]] = (
     _UNROUTED,
@@ -106,13 +164,13 @@ EXCHANGES: Final = frozenset(declared.name for declared in FIXED if isinstance(d
 """Names of the exchanges that `declare_topology` declares."""
 
 
-async def declare_topology(connection: BrokerConnection) -> list[str]:
+async def declare_topology(connection: BrokerConnection) -> list[Finding]:
     """Declare everything that is fixed; what is there already stays as it is.
 
-    Returns a line for each object that exists otherwise than declared, or that this user may not declare. Raises
-    BrokerUnavailable when an object is missing and may not be declared, or the broker fails or takes over 30 s.
+    Returns a finding for each object that is missing, exists otherwise than declared, or cannot be looked at by this
+    user; none: all is well. Raises BrokerUnavailable when the broker fails or takes over 30 s.
     """
-    warnings: list[str] = []
+    findings: list[Finding] = []
     channel: Channel | None = None
     with translated():
         async with asyncio.timeout(DECLARE_SECONDS):
@@ -122,31 +180,48 @@ async def declare_topology(connection: BrokerConnection) -> list[str]:
                     await declared.declare(channel)
                 except NOT_AS_DECLARED as error:
                     channel = None
-                    warnings.append(await _use_as_it_is(connection, declared, error))
+                    findings += await _look(connection, declared, error)
+                except ChannelNotFoundEntity:  # an end of a binding, which was found missing before
+                    channel = None
+                    findings.append(end_missing(str(declared)))
             if channel is not None:
                 await channel.close()
-    return warnings
+    return findings
 
 
-async def _use_as_it_is(connection: BrokerConnection, declared: _Declared, error: ChannelClosed) -> str:
-    """Say what is odd about an object that exists. Raises BrokerUnavailable if it does not."""
-    refused = isinstance(error, ChannelAccessRefused)
+async def _look(connection: BrokerConnection, declared: _Declared, error: ChannelClosed) -> list[Finding]:
+    """What there is where the broker refused a declaration."""
     if isinstance(declared, _Binding):
-        return f"{declared} may not be made by this user; it is taken to be there"
+        return [taken_to_be_there(str(declared))]
     channel = connection.channel()
     try:
         await declared.declare(channel, passive=True)
         await channel.close()
     except ChannelNotFoundEntity:
-        why = "this user may not declare it" if refused else "the broker refuses to declare it"
-        raise BrokerUnavailable(f"{declared} does not exist, and {why}") from error
+        return [missing(str(declared), refused=isinstance(error, ChannelAccessRefused))]
     except NOT_AS_DECLARED:
-        return f"{declared} exists, but belongs to another connection alone; events will not pass through it"
-    if refused:
-        return f"{declared} may not be declared by this user; it is used as it is"
-    return f"{declared} exists with {_difference(error)}; it is used as it is"
+        return [of_another_connection(str(declared))]
+    if isinstance(error, ChannelAccessRefused):
+        return [used_as_it_is(str(declared))]
+    return await _differences(connection, declared, error)
 
 
-def _difference(error: ChannelClosed) -> str:
-    argument = re.search(r"inequivalent arg '([\w-]+)'", str(error))
-    return f"another {argument[1]!r}" if argument else "other arguments"
+async def _differences(
+    connection: BrokerConnection, declared: _Exchange | _Queue, error: ChannelClosed
+) -> list[Finding]:
+    """All of them: the broker names one, so what it has is declared until nothing is left to name."""
+    findings = []
+    for _ in range(MOST_DIFFERENCES):
+        found = difference(str(error), declared.arguments)
+        findings.append(declared.finding(found))
+        adapted = declared.as_found(found)
+        if adapted is None:
+            break
+        channel = connection.channel()
+        try:
+            await adapted.declare(channel)
+            await channel.close()
+            break
+        except NOT_AS_DECLARED as next_error:
+            declared, error = adapted, next_error
+    return findings

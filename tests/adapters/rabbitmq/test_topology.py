@@ -13,6 +13,7 @@ from contracts import topology
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, close, connect
 from realtime_service.adapters.rabbitmq.topology import EXCHANGES, declare_topology
 from realtime_service.domain.errors import BrokerUnavailable
+from realtime_service.domain.finding import Finding, Severity
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.support.amqp import ctl, take_all, url_of_a_task
 
@@ -48,6 +49,9 @@ async def test_everything_that_is_fixed_is_declared(
 ) -> None:
     assert await declare_topology(connection) == []
     assert await _everything(node) == EVERYTHING
+    for kind in ("list_exchanges", "list_queues"):
+        rows = await _listed(node, kind, "name", "durable")
+        assert all(row["durable"] for row in rows if row["name"] in EXCHANGES)
 
 
 async def test_declaring_again_changes_nothing_and_warns_of_nothing(
@@ -66,13 +70,15 @@ async def test_what_exists_otherwise_is_used_as_it_is_and_named(
     await channel.declare_queue(topology.PARKED, durable=True, arguments=parked)
     await channel.declare_queue(topology.UNROUTED, durable=True)
 
-    warnings = await declare_topology(connection)
+    findings = await declare_topology(connection)
 
-    assert sorted(warnings) == [
-        "exchange 'diagnosis.events' exists with another 'alternate-exchange'; it is used as it is",
-        "queue 'diagnosis.parked' exists with another 'x-max-length'; it is used as it is",
-        "queue 'diagnosis.unrouted' exists with another 'x-max-length'; it is used as it is",
+    assert sorted(_in_short(findings)) == [
+        "error: exchange 'diagnosis.events': alternate-exchange is none, not diagnosis.unrouted",
+        "error: queue 'diagnosis.unrouted': x-single-active-consumer is none, not True",
+        "warning: queue 'diagnosis.parked': x-max-length is 7, not 10000",
+        "warning: queue 'diagnosis.unrouted': x-max-length is none, not 100000",
     ]
+    assert all(finding.problem and finding.advice for finding in findings)
     found = await _everything(node)
     assert "diagnosis.events topic internal {}" in found
     assert "queue diagnosis.parked {'x-max-length': 7, 'x-message-ttl': 1209600000}" in found
@@ -83,9 +89,9 @@ async def test_a_queue_of_another_connection_alone_is_named_too(
     node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
 ) -> None:
     await channel.declare_queue(topology.PARKED, exclusive=True)
-    warnings = await declare_topology(connection)
-    assert warnings == [
-        "queue 'diagnosis.parked' exists, but belongs to another connection alone; events will not pass through it"
+    findings = await declare_topology(connection)
+    assert _in_short(findings) == [
+        "warning: queue 'diagnosis.parked': it belongs to another connection alone"
     ]
 
 
@@ -95,11 +101,12 @@ async def test_a_user_who_may_not_declare_finds_everything_in_place(
 ) -> None:
     await declare_topology(connection)
     task = await connect(await url_of_a_task(node, write=write), name="task")
-    warnings = await declare_topology(task)
+    findings = await declare_topology(task)
     await close(task)
-    assert len(warnings) == named
-    assert "exchange 'diagnosis.events' may not be declared by this user; it is used as it is" in warnings
-    assert not any("task" in warning or "sesame" in warning for warning in warnings)
+    assert {finding.severity for finding in findings} == {Severity.WARNING}
+    assert len(findings) == named
+    assert "warning: exchange 'diagnosis.events': it exists" in _in_short(findings)
+    assert not any("task" in str(finding) or "sesame" in str(finding) for finding in findings)
 
 
 async def test_what_is_missing_and_may_not_be_declared_is_an_error_that_names_it(
@@ -108,11 +115,112 @@ async def test_what_is_missing_and_may_not_be_declared_is_an_error_that_names_it
     await declare_topology(connection)
     await channel.exchange_delete(topology.NODES)
     task = await connect(await url_of_a_task(node), name="task")
-    with pytest.raises(
-        BrokerUnavailable, match=r"^exchange 'realtime.nodes' does not exist, and this user may not"
-    ):
-        await declare_topology(task)
+    findings = await declare_topology(task)
     await close(task)
+    (error,) = [finding for finding in findings if finding.severity is Severity.ERROR]
+    assert _in_short([error]) == ["error: exchange 'realtime.nodes': it does not exist"]
+    assert error.problem == "this user may not declare it"
+
+
+WRONG_EXCHANGES = {
+    "another type": (topology.EVENTS, {"type": "direct", "durable": True}, "type is direct, not topic"),
+    "not durable": (topology.NODES, {"type": "topic", "durable": False}, "durable is false, not true"),
+    "deletes itself": (
+        topology.DEVICES,
+        {"type": "topic", "durable": True, "internal": True, "auto_delete": True},
+        "auto_delete is true, not false",
+    ),
+    "closed to publishers": (
+        OUTER[0],
+        {"type": "topic", "durable": True, "internal": True},
+        "internal is true",
+    ),
+    "a copy to the door": (
+        topology.DEVICES,
+        {
+            "type": "topic",
+            "durable": True,
+            "internal": True,
+            "arguments": {"alternate-exchange": topology.UNROUTED},
+        },
+        "alternate-exchange is diagnosis.unrouted, not none",
+    ),
+    "nowhere for wrong keys": (OUTER[0], {"type": "topic", "durable": True}, "alternate-exchange is none"),
+}
+
+
+@pytest.mark.parametrize(("name", "declared", "found"), WRONG_EXCHANGES.values(), ids=WRONG_EXCHANGES)
+async def test_an_exchange_that_would_lose_events_is_an_error(
+    name: str,
+    declared: dict[str, Any],
+    found: str,
+    channel: AbstractChannel,
+    connection: BrokerConnection,
+) -> None:
+    await channel.declare_exchange(name, **declared)
+    findings = await declare_topology(connection)
+    errors = [line for line in _in_short(findings) if line.startswith("error")]
+    assert any(line.startswith(f"error: exchange {name!r}: {found}") for line in errors), errors
+    assert all(name in line for line in errors)
+
+
+async def test_an_inner_exchange_that_is_open_to_publishers_is_a_warning(
+    channel: AbstractChannel, connection: BrokerConnection
+) -> None:
+    await channel.declare_exchange(topology.DEVICES, "topic", durable=True)
+    assert _in_short(await declare_topology(connection)) == [
+        "warning: exchange 'diagnosis.devices': internal is false, not true"
+    ]
+
+
+WRONG_QUEUES = {
+    "not durable": (topology.PARKED, False, topology.PARKED_ARGUMENTS, "durable is false, not true"),
+    "expires": (
+        topology.PARKED,
+        True,
+        {**topology.PARKED_ARGUMENTS, "x-expires": 60_000},
+        "x-expires is 60000",
+    ),
+    "forgets": (
+        topology.UNROUTED,
+        True,
+        {**topology.UNROUTED_ARGUMENTS, "x-message-ttl": 60_000},
+        "x-message-ttl is 60000, not none",
+    ),
+    "is a stream": (topology.PARKED, True, {"x-queue-type": "stream"}, "x-queue-type is stream, not none"),
+}
+
+
+@pytest.mark.parametrize(("name", "durable", "arguments", "found"), WRONG_QUEUES.values(), ids=WRONG_QUEUES)
+async def test_a_queue_that_would_lose_events_is_an_error(
+    name: str,
+    durable: bool,
+    arguments: FieldTable,
+    found: str,
+    channel: AbstractChannel,
+    connection: BrokerConnection,
+) -> None:
+    await channel.declare_queue(name, durable=durable, arguments=arguments)
+    findings = await declare_topology(connection)
+    errors = [line for line in _in_short(findings) if line.startswith("error")]
+    assert any(line.startswith(f"error: queue {name!r}: {found}") for line in errors), (errors, findings)
+
+
+async def test_looking_changes_nothing(
+    node: PrivateRabbitMQ, channel: AbstractChannel, connection: BrokerConnection
+) -> None:
+    arguments: FieldTable = {"x-max-length": 7, "x-overflow": "reject-publish", "x-max-priority": 3}
+    await channel.declare_queue(topology.PARKED, durable=True, arguments=arguments)
+    await channel.declare_exchange(topology.EVENTS, "direct", durable=False)
+    first = await declare_topology(connection)
+    before = await _everything(node)
+    assert await declare_topology(connection) == first
+    assert await _everything(node) == before
+    assert "diagnosis.events direct {}" in before
+    assert (
+        "queue diagnosis.parked {'x-max-length': 7, 'x-max-priority': 3, 'x-overflow': 'reject-publish'}"
+        in before
+    )
 
 
 async def test_a_broker_that_goes_away_meanwhile_is_unavailable(node: PrivateRabbitMQ) -> None:
@@ -155,6 +263,10 @@ async def test_a_device_queue_does_not_hide_a_missing_shared_queue(
     await channel.queue_delete("device")
 
 
+def _in_short(findings: list[Finding]) -> list[str]:
+    return [f"{finding.severity}: {finding.object}: {finding.found}" for finding in findings]
+
+
 async def _everything(node: PrivateRabbitMQ) -> list[str]:
     """What is fixed of ours on the broker, as it tells itself: exchanges, queues, bindings; no diagnosis' own."""
     exchanges = await _listed(node, "list_exchanges", "name", "type", "internal", "durable", "arguments")
@@ -162,7 +274,6 @@ async def _everything(node: PrivateRabbitMQ) -> list[str]:
     bindings = await _listed(
         node, "list_bindings", "source_name", "destination_name", "destination_kind", "routing_key"
     )
-    assert all(row["durable"] for row in (*exchanges, *queues) if row["name"] in EXCHANGES)
     return [
         *sorted(
             f"{row['name']} {row['type']} {'internal ' if row['internal'] else ''}{_arguments(row)}"

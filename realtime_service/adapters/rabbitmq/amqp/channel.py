@@ -185,6 +185,13 @@ class Channel:
         method = Exchange.Bind(destination=destination, source=source, routing_key=routing_key)
         await self._call(method, timeout)
 
+    async def exchange_unbind(
+        self, destination: str, source: str, routing_key: str, *, timeout: float | None = None
+    ) -> None:
+        """Remove such a binding."""
+        method = Exchange.Unbind(destination=destination, source=source, routing_key=routing_key)
+        await self._call(method, timeout)
+
     async def close(self, *, timeout: float | None = None) -> None:
         """Close, and wait until the broker did: what is unsettled is back in its queue, in its place."""
         if self.is_closed:
