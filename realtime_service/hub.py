@@ -15,6 +15,7 @@ import structlog
 from contracts import topology
 from contracts.close_codes import CloseCode
 from contracts.ids import ConnectionId, DiagnosisId, EventId
+from realtime_service.crowd import CROWD, Crowd, Walker
 from realtime_service.domain.errors import Disconnect
 from realtime_service.domain.event import Event
 from realtime_service.domain.quota import DeviceQuota
@@ -43,27 +44,17 @@ log = structlog.get_logger(__name__)
 
 SEEDING_SECONDS: Final = 2.0
 """How long a new device's own queue waits for the shared stream."""
-CROWD: Final = 32
-"""Connections of a room from which on not each is asked for a proof of each event: it is asked once a second."""
-ASKED_OF_A_CROWD: Final = 4
 RENEW_SECONDS: Final = 300.0
 """A session whose oldest delivery did not move between two looks is re-opened: RabbitMQ closes channels on which a
 delivery stays unacknowledged for 30 minutes (`consumer_timeout`)."""
 
 
-class Connection(Protocol):
+class Connection(Walker, Protocol):
     """An authenticated socket. Every call returns at once."""
 
     diagnosis: DiagnosisId
-    member: Member
     connected_at: float
     """When its handshake came, in Unix seconds."""
-
-    def send(self, event: EventId, frame: bytes) -> None:
-        """Send an event's WebSocket frame, after the welcome and behind everything written before; note its receipt."""
-
-    def ask(self) -> None:
-        """Ask for a proof of what was sent with the next write, not some time later."""
 
     def tell_gap(self, evicted: int | None) -> None:
         """Tell the client that events were dropped."""
@@ -116,7 +107,7 @@ class _Place:
         self.releasing: dict[str, asyncio.Task[None]] = {}
         self.closing: asyncio.Task[None] | None = None
         self.seen: tuple[int, int] | None = None
-        self.turn = 0
+        self.crowd: Crowd | None = None
 
     def session(self, key: SessionKey) -> Session | None:
         return self.shared if key is SHARED else self.devices.get(key)
@@ -135,14 +126,6 @@ class _Place:
             for each in self.connections.values()
             if each.member.device == than.member.device
         )
-
-    def sample(self, connections: list[Connection]) -> list[Connection]:
-        """Whom to ask at once for a proof of an event: of a crowd a few, in turn; one proof settles it."""
-        size = len(connections)
-        if size <= CROWD:
-            return connections
-        self.turn = (self.turn + ASKED_OF_A_CROWD) % size
-        return connections[self.turn : self.turn + ASKED_OF_A_CROWD]
 
     def yield_device(self, key: str, newer: tuple[float, str]) -> None:
         """End older connections of a device than `newer`: (connect time, connection id)."""
@@ -276,6 +259,8 @@ class Hub:
         if place is None or place.connections.get(member.id) is not connection:
             return
         del place.connections[member.id]
+        if place.crowd is not None:
+            place.crowd.left(connection)
         self.metrics.connections.dec()
         if self.observer:
             self.observer.came_or_left(connection.diagnosis, member)
@@ -532,11 +517,17 @@ class Hub:
         self.metrics.sent.inc(len(send.members))
         if self.observer:
             self.observer.sent(event, send.members, repeated=send.repeated)
-        connections = [place.connections[each.id] for each in send.members if each.id in place.connections]
-        for connection in connections:
-            connection.send(event.id, frame)
-        for connection in place.sample(connections):
-            connection.ask()
+        if len(send.members) > CROWD:
+            if place.crowd is None:
+                place.crowd = Crowd()
+            place.crowd.send(event.id, frame, send.members, place.connections)
+            return
+        if place.crowd is not None:
+            place.crowd.flush()
+        for member in send.members:
+            if connection := place.connections.get(member.id):
+                connection.send(event.id, frame)
+                connection.ask()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

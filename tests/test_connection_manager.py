@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from contracts.messages import WebSocketMessage, rfc3339
 from realtime_service import publisher
 from realtime_service.connection_manager import ConnectionManager, get_connection_manager
 from realtime_service.domain.errors import EventInvalid
+from realtime_service.domain.receipts import CrowdLog
 from realtime_service.domain.room import Member
 from realtime_service.embedded.rabbitmq import Broker
 from realtime_service.event_publisher import EventPublisher
@@ -56,6 +57,18 @@ class Inside:
     def send(self, event: EventId, frame: bytes) -> None: ...
 
     def ask(self) -> None: ...
+
+    def step_in(self, log: CrowdLog) -> bool:
+        return False
+
+    def writer(self) -> Callable[[bytes], object]:
+        raise AssertionError("it never steps in")
+
+    def ask_now(self) -> None: ...
+
+    def owes(self) -> None: ...
+
+    def end_if_slow(self) -> None: ...
 
     def tell_gap(self, evicted: int | None) -> None: ...
 

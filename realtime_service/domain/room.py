@@ -338,7 +338,9 @@ class Room:
             return []
         if verdict is Verdict.OLD:
             # A relay that came late, or a ghost's. The leader is delivered what it does not know; nobody else is.
-            return [] if self.stream.leading or self.shared.knows(event.id) else self._tell_gap_at(stamp, "late")
+            return (
+                [] if self.stream.leading or self.shared.knows(event.id) else self._tell_gap_at(stamp, "late")
+            )
         effects = self._tell_gap_at(stamp, "hole") if verdict is Verdict.HOLE else []
         self.shared.remaining = max(0, self.shared.remaining - 1)
         if (self._unnamed or self._arriving or self._seeding()) and (

@@ -7,6 +7,7 @@ transport's buffer is the outbox, and a client that lets it grow past the bound 
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from contracts.close_codes import REASONS, CloseCode
 from contracts.ids import DiagnosisId, EventId
 from contracts.messages import Gap, GapData, WebSocketMessage, rfc3339
 from realtime_service.domain.identity import Identity
+from realtime_service.domain.receipts import CrowdLog
 from realtime_service.domain.room import Member
 from realtime_service.frames import ping_frame, pong_frame, text_frame
 from realtime_service.hub import Hub
@@ -58,6 +60,42 @@ class ClientConnection:
         self._gone = False
         self._evicted: int | None = 0
         self._ends_with: CloseCode | None = None
+
+    # crowd.Walker
+
+    def step_in(self, log: CrowdLog) -> bool:
+        """Be sent what a crowd is sent, from here on, unless something of its own is under way."""
+        able = self._welcomed and not self._outbox and not self._socket.ended and self._ends_with is None
+        return able and self.member.receipts.mode != "none" and self.member.receipts.step_in(log)
+
+    def writer(self) -> Callable[[bytes], object]:
+        """What hands bytes to the socket, unasked whether it takes them."""
+        return self._socket.write_anyhow
+
+    def ask_now(self) -> None:
+        """Ask for a proof of what was written, unless it is being asked."""
+        if self._socket.ended or self._gone:
+            return
+        if (number := self.member.receipts.ping_due(more_follows=False)) is not None:
+            if not self._socket.write(self._socket.ping(number)):
+                self.end(CloseCode.TRY_LATER)
+                return
+            self._timekeeper.begins_to_owe(self)
+
+    def owes(self) -> None:
+        """Something was written: a proof is asked for in a while, and the receipt's clock starts unless it runs."""
+        receipts = self.member.receipts
+        if self._socket.ended or self._gone:
+            return
+        if receipts.mode == "pong" and receipts.uncovered:
+            self._timekeeper.asks_later(self)
+        if receipts.waiting:
+            self._timekeeper.begins_to_owe(self)
+
+    def end_if_slow(self) -> None:
+        """End if too much of what was written is unsent."""
+        if not self._socket.write(b""):
+            self.end(CloseCode.TRY_LATER)
 
     # hub.Connection
 
@@ -103,6 +141,7 @@ class ClientConnection:
         self._timekeeper.forget(self)
         self._outbox.clear()
         self._socket.end(code)
+        self.member.receipts.step_out()
         self._hub.leave(self)
 
     def broke_off(self, code: int) -> None:
@@ -113,6 +152,7 @@ class ClientConnection:
     def end_when_proven(self, code: CloseCode) -> None:
         """Close now if nothing is unproven, else with the proof that leaves nothing; nothing more is sent till then."""
         self._ends_with = code
+        self.member.receipts.step_out()
         self._ask = True
         self._flush_soon()
         self._end_if_proven()
@@ -157,6 +197,13 @@ class ClientConnection:
         self.heard()
         return True
 
+    def acknowledged(self, event: str) -> bool:
+        """An `ack` frame came. Returns whether it proved anything; one that did not is heard like any other frame."""
+        if not self.ack(EventId(event)):
+            return False
+        self.heard()
+        return True
+
     def ack(self, event: EventId) -> bool:
         """An `ack` frame came. Returns whether it proved anything."""
         proved = self._hub.ack(self, event)
@@ -168,6 +215,7 @@ class ClientConnection:
         self._gone = True
         self._timekeeper.forget(self)
         self._outbox.clear()
+        self.member.receipts.step_out()
         self._hub.leave(self)
 
     # timekeeper.Timed
@@ -178,6 +226,9 @@ class ClientConnection:
 
     def ask_due(self) -> None:
         """Something was sent a while ago and not asked for."""
+        if self.member.receipts.place is not None:
+            self.ask_now()
+            return
         self._ask = True
         self._flush_soon()
 
@@ -283,6 +334,11 @@ class Socket:
     def gone(self) -> bool:
         """Whether the client is known to be gone, without a word."""
         return self._transport.is_closing()
+
+    @property
+    def write_anyhow(self) -> Callable[[bytes], object]:
+        """Hands bytes to the transport, whatever state that is in."""
+        return self._transport.write
 
     def write(self, data: bytes) -> bool:
         """Hand bytes to the transport. False: the client is too slow, too much of what it was sent is still unsent."""

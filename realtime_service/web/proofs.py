@@ -1,19 +1,21 @@
-"""PONGs are read where they arrive.
+"""Proofs are read where they arrive.
 
-A PONG is the answer to most of what a client is sent, and aiohttp 3.14 brings each to the handler through a queue and a
-task: more work than all else that is done for its event. This stands before aiohttp's parser and takes out the PONGs
-that prove something; every other byte goes on as it came. (RFC 6455 §5.2 for the shape of a frame; §5.5: control frames
-are never fragmented, and at most 125 bytes long.)
+A PONG, or an `ack` frame, is the answer to most of what a client is sent, and aiohttp 3.14 brings each to the handler
+through a queue and a task: more work than all else that is done for its event. This stands before aiohttp's parser and
+takes out those that prove something; every other byte goes on as it came. (RFC 6455 §5.2 for the shape of a frame;
+§5.5: control frames are never fragmented, and at most 125 bytes long.)
 """
 
+import json
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import web
 
 _PONG: Final = 0x8A  # FIN, opcode 10, no reserved bits
+_TEXT: Final = 0x81  # FIN, opcode 1
 _MASKED: Final = 0x80
-_LARGEST_CONTROL: Final = 125
+_LARGEST: Final = 125  # of a control frame, and of any whose length is in its second byte
 _HEADER: Final = 6  # of a short masked frame: two bytes and the mask
 
 
@@ -28,28 +30,36 @@ class Parser(Protocol):
 
 
 class ProvingWebSocket(web.WebSocketResponse):
-    """A WebSocket whose PONGs come to `on_pong` first, which says whether it used one up."""
+    """A WebSocket whose PONGs come to `on_pong` first, and its short `ack` frames' event ids to `on_ack`.
+
+    They say whether they used one up.
+    """
 
     on_pong: Callable[[bytes], bool] | None = None
+    on_ack: Callable[[str], bool] | None = None
 
     def _post_start(self, request: web.BaseRequest, *rest: object) -> None:
         protocol = request.protocol
         early, protocol._message_tail = protocol._message_tail, b""  # what came with the handshake
         super()._post_start(request, *rest)  # type: ignore[arg-type]
-        protocol._payload_parser = parser = PongsFirst(protocol._payload_parser, self._use)
+        protocol._payload_parser = parser = ProofsFirst(protocol._payload_parser, self._use)
         if early:
             parser.feed_data(early)
 
-    def _use(self, payload: bytes) -> bool:
-        return self.on_pong is not None and self.on_pong(payload)
+    def _use(self, opcode: int, payload: bytes) -> bool:
+        if opcode == _PONG:
+            return self.on_pong is not None and self.on_pong(payload)
+        return (
+            self.on_ack is not None and (event := _acknowledged(payload)) is not None and self.on_ack(event)
+        )
 
 
-class PongsFirst:
-    """A parser before another, which gets whatever is no whole PONG, or one that nobody used."""
+class ProofsFirst:
+    """A parser before another, which gets whatever is no whole PONG or short text frame, or one that nobody used."""
 
     __slots__ = ("_after", "_header", "_rest", "_use")
 
-    def __init__(self, after: Parser, use: Callable[[bytes], bool]) -> None:
+    def __init__(self, after: Parser, use: Callable[[int, bytes], bool]) -> None:
         self._after = after
         self._use = use
         self._rest = 0
@@ -58,7 +68,7 @@ class PongsFirst:
         """The beginning of a frame, too short to know its length."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take bytes, in whatever pieces they come; of a PONG that comes in two, the other parser gets both."""
+        """Take bytes, in whatever pieces they come; of a proof that comes in two, the other parser gets both."""
         if self._header:
             data, self._header = self._header + data, b""
         end = len(data)
@@ -70,7 +80,11 @@ class PongsFirst:
                 self._header = data[at:]
                 end = at
                 break
-            if at + size <= end and _is_pong(data, at, size) and self._use(_payload(data, at, size)):
+            if (
+                at + size <= end
+                and _may_prove(data, at, size)
+                and self._use(data[at], _payload(data, at, size))
+            ):
                 if begun < at:
                     self._after.feed_data(data[begun:at])
                 begun = at + size
@@ -83,8 +97,20 @@ class PongsFirst:
         self._after.feed_eof()
 
 
-def _is_pong(data: bytes, at: int, size: int) -> bool:
-    return data[at] == _PONG and bool(data[at + 1] & _MASKED) and size <= _HEADER + _LARGEST_CONTROL
+def _may_prove(data: bytes, at: int, size: int) -> bool:
+    return data[at] in (_PONG, _TEXT) and bool(data[at + 1] & _MASKED) and size <= _HEADER + _LARGEST
+
+
+def _acknowledged(text: bytes) -> str | None:
+    """The event id of an `ack` frame; None for anything else, which goes the long way."""
+    try:
+        frame = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(frame, dict) or frame.get("type") != "ack":
+        return None
+    event = frame.get("event_id")
+    return event if isinstance(event, str) else None
 
 
 def _size(data: bytes, at: int) -> int | None:

@@ -145,7 +145,7 @@ class WebSocketRoute:
             socket, diagnosis, member, identity, self._hub, self._timekeeper, self._writer
         )
         conversation = _Conversation(connection, socket, self._verifier, self._settings)
-        socket.ws.on_pong = connection.proof
+        socket.ws.on_pong, socket.ws.on_ack = connection.proof, connection.acknowledged
         try:
             await self._probe(connection, socket, conversation)
             resumed = await self._manager.connect(connection)

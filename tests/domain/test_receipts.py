@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from contracts.ids import EventId
 from contracts.messages import ReceiptMode
-from realtime_service.domain.receipts import PING_EVERY_BYTES, Receipts
+from realtime_service.domain.receipts import PING_EVERY_BYTES, CrowdLog, Receipts
 
 A, B, C, D = (EventId(name) for name in "abcd")
 
@@ -197,3 +197,141 @@ def test_events_are_proven_once_in_order_and_never_before_their_ping_was_answere
             assert len(proven) >= covered[number]
     assert proven == written[: len(proven)]
     assert receipts.unproven == len(written) - len(proven)
+
+
+# In step with a crowd
+
+
+def crowd(size: int, mode: ReceiptMode = "pong") -> tuple[CrowdLog, list[Receipts]]:
+    log = CrowdLog()
+    members = [Receipts(mode) for _ in range(size)]
+    assert all(member.step_in(log) for member in members)
+    return log, members
+
+
+def sent_to_all(log: CrowdLog, *events: EventId) -> None:
+    for event in events:
+        log.append(event)
+    log.written = log.end
+
+
+def test_what_a_crowd_was_sent_is_owed_by_each_of_it_and_proven_by_the_first() -> None:
+    log, (first, second) = crowd(2)
+    sent_to_all(log, A, B)
+    assert first.owed == second.owed == (A, B)
+    assert first.pong(first.ping()) == [A, B]
+    assert (first.unproven, second.unproven) == (0, 2)
+    sent_to_all(log, C)
+    assert second.pong(second.ping()) == [C], "the others were proved before"
+    assert second.unproven == 0
+
+
+def test_what_is_not_written_yet_is_not_covered() -> None:
+    log, (member,) = crowd(1)
+    sent_to_all(log, A)
+    log.append(B)
+    assert member.pong(member.ping()) == [A]
+    assert B in member
+
+
+def test_who_came_later_proves_nothing_of_before() -> None:
+    log, (old,) = crowd(1)
+    sent_to_all(log, A)
+    new = Receipts("pong")
+    new.step_in(log)
+    sent_to_all(log, B)
+    assert A not in new
+    assert new.pong(new.ping()) == [B]
+    assert old.pong(old.ping()) == [A, B]
+
+
+def test_who_owes_something_of_its_own_cannot_step_in() -> None:
+    log, _ = crowd(1)
+    member = sent("pong", A)
+    assert not member.step_in(log)
+    member.pong(member.ping())
+    assert member.step_in(log)
+
+
+def test_what_everybody_has_is_forgotten() -> None:
+    log, (member,) = crowd(1)
+    sent_to_all(log, A, B)
+    member.pong(member.ping())
+    sent_to_all(log, C)
+    assert member.place == 2
+    log.forget(2)
+    assert (member.owed, log.end) == ((C,), 3)
+    assert member.pong(member.ping()) == [C]
+
+
+class Twins:
+    """A client that steps in and out of a crowd, and one that is sent the same and keeps its own list."""
+
+    def __init__(self, mode: ReceiptMode) -> None:
+        self.one, self.other = Receipts(mode), Receipts(mode)
+        self.behind: list[EventId] = []  # sent to the crowd, not written yet
+        self.pings: list[int] = []
+
+    def write(self) -> None:
+        for event in self.behind:
+            self.other.sent(event, 1)
+        self.behind.clear()
+
+
+@given(
+    st.sampled_from(["pong", "ack"]),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 3)), max_size=60),
+)
+def test_in_a_crowd_the_same_is_owed_and_the_same_is_proven(
+    mode: ReceiptMode, deeds: list[tuple[int, int, int]]
+) -> None:
+    log, clients = CrowdLog(), [Twins(mode) for _ in range(3)]
+    proven: list[set[EventId]] = [set(), set()]
+
+    def write() -> None:
+        log.written = log.end
+        for each in clients:
+            each.write()
+
+    for number, (deed, whose, which) in enumerate(deeds):
+        client, event = clients[whose], EventId(str(number))
+        match deed:
+            case 0 | 1 | 2:
+                log.append(event)
+                for each in clients:
+                    if each.one.place is None:
+                        each.one.sent(event, 1)
+                        each.other.sent(event, 1)
+                    else:
+                        each.behind.append(event)
+                if deed:
+                    write()
+            case 3:
+                write()
+                client.one.sent(event, 1)
+                client.other.sent(event, 1)
+            case 4:
+                write()
+                client.one.step_in(log)
+            case 5:
+                client.pings.append(client.one.ping())
+                assert client.pings[-1] == client.other.ping()
+            case 6 if client.pings:
+                number = client.pings[min(which, len(client.pings) - 1)]
+                proven[0].update(client.one.pong(number))
+                proven[1].update(client.other.pong(number))
+            case 7 if client.other.owed:
+                event = client.other.owed[min(which, client.other.unproven - 1)]
+                proven[0].update(client.one.ack(event))
+                proven[1].update(client.other.ack(event))
+            case 8:
+                client.one.step_out()
+                client.behind.clear()
+            case 9:
+                if places := [each.one.place for each in clients if each.one.place is not None]:
+                    log.forget(min(places))
+        assert [each.one.owed for each in clients] == [(*each.other.owed, *each.behind) for each in clients]
+        assert proven[0] == proven[1]
+        assert [each.one.uncovered for each in clients if each.one.mode == "pong"] == [
+            each.other.uncovered for each in clients if each.one.mode == "pong"
+        ]

@@ -1,11 +1,13 @@
-"""web.proofs: PONGs are taken out of the stream, and nothing else, in whatever pieces it comes."""
+"""web.proofs: proofs are taken out of the stream, and nothing else, in whatever pieces it comes."""
 
+import json
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_service.web.proofs import PongsFirst
+from realtime_service.web.proofs import ProofsFirst, ProvingWebSocket
 
 PONG, PING, TEXT, BINARY, CLOSE = 0x8A, 0x89, 0x81, 0x82, 0x88
 
@@ -28,9 +30,10 @@ class After:
 class Uses(list[bytes]):
     """Uses every PONG."""
 
-    def __call__(self, payload: bytes) -> bool:
-        self.append(payload)
-        return True
+    def __call__(self, first: int, payload: bytes) -> bool:
+        if first == PONG:
+            self.append(payload)
+        return first == PONG
 
 
 def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
@@ -58,7 +61,7 @@ frames = st.builds(
 def test_whole_pongs_are_used_and_the_rest_goes_on_in_order() -> None:
     used = Uses()
     after = After()
-    parser = PongsFirst(after, used)
+    parser = ProofsFirst(after, used)
     text, binary = frame(TEXT, b"ping"), frame(BINARY, b"\0" * 300)
     parser.feed_data(frame(PONG, b"a.1") + text + frame(PONG, b"") + frame(PONG, b"b" * 125) + binary)
     assert used == [b"a.1", b"", b"b" * 125]
@@ -70,14 +73,14 @@ def test_whole_pongs_are_used_and_the_rest_goes_on_in_order() -> None:
 def test_a_pong_that_nobody_uses_goes_on() -> None:
     after = After()
     pong = frame(PONG, b"unsolicited")
-    PongsFirst(after, lambda _: False).feed_data(pong)
+    ProofsFirst(after, lambda *_: False).feed_data(pong)
     assert after.got == pong
 
 
 def test_what_looks_like_a_pong_inside_another_frame_is_none() -> None:
     after = After()
     inner = frame(TEXT, frame(PONG, b"a.1"), masked=False)
-    parser = PongsFirst(after, lambda _: True)
+    parser = ProofsFirst(after, lambda *_: True)
     for cut in range(len(inner)):
         parser.feed_data(inner[:cut] or b"")
         parser.feed_data(inner[cut:])
@@ -88,7 +91,7 @@ def test_what_looks_like_a_pong_inside_another_frame_is_none() -> None:
 def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes], sizes: list[int]) -> None:
     used = Uses()
     after = After()
-    parser = PongsFirst(after, used)
+    parser = ProofsFirst(after, used)
     stream, at, turn = b"".join(whole), 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)] if turn < 2000 else len(stream)
@@ -105,3 +108,37 @@ def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes]
             taken += 1
     assert rest == b""
     assert taken == len(used)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"ping",
+        b"[1]",
+        b"{",
+        b"\xff",
+        b'{"type": "ping"}',
+        b'{"type": "ack"}',
+        b'{"type": "ack", "event_id": 1}',
+        b'{"type": "auth", "event_id": "a"}',
+    ],
+)
+def test_text_that_is_no_acknowledgement_is_not_asked_about(text: bytes) -> None:
+    socket = ProvingWebSocket()
+    socket.on_ack = lambda _: pytest.fail("it is none")
+    assert not socket._use(TEXT, text)
+
+
+@pytest.mark.parametrize("proves", [True, False])
+def test_an_acknowledgement_that_proves_something_is_used_up(proves: bool) -> None:
+    socket, after, asked = ProvingWebSocket(), After(), list[str]()
+
+    def prove(event: str) -> bool:
+        asked.append(event)
+        return proves
+
+    socket.on_ack = prove
+    text = frame(TEXT, json.dumps({"type": "ack", "event_id": "a"}).encode())
+    ProofsFirst(after, socket._use).feed_data(text)
+    assert asked == ["a"]
+    assert after.got == (b"" if proves else text)

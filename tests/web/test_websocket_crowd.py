@@ -2,8 +2,13 @@
 
 import asyncio
 
-from realtime_service.hub import ASKED_OF_A_CROWD, CROWD
+from contracts.ids import DiagnosisId
+from realtime_service.crowd import ASKED_OF_A_CROWD, CROWD
+from tests.service.harness.waiting import until
+from tests.web.clients import Client
 from tests.web.replica import Replica, Visitors
+
+EVENTS = 120
 
 
 async def test_of_a_crowd_a_few_are_asked_for_each_event_and_everybody_in_time(
@@ -33,3 +38,81 @@ async def test_one_of_a_crowd_that_never_answers_is_found_out(quick: Replica, hu
     await quick.feedback(diagnosis, 1)
     assert (await deaf.message())["data"]["feedback_id"] == 1
     assert (await deaf.closed())[0] == 4408
+
+
+async def test_whom_something_of_its_own_sets_apart_gets_all_and_once_and_in_order(
+    replica: Replica, visitors: Visitors
+) -> None:
+    """Events that leave one of a crowd out, newcomers and acknowledgements amid a stream."""
+    diagnosis = replica.diagnoses.add()
+    modes = ["pong", "ack"] * (CROWD // 2 + 3)
+    crowd = [await visitors.connect(diagnosis, receipts=mode) for mode in modes]
+    names = [(await client.welcome())["connection_id"] for client in crowd]
+    expected: list[list[int]] = [[] for _ in crowd]
+    reading = [asyncio.create_task(proves(*each)) for each in zip(crowd, modes, strict=True)]
+    for number in range(EVENTS):
+        left_out = number % len(crowd) if number % 7 == 3 else None
+        options = {} if left_out is None else {"exclude_connection_id": names[left_out]}
+        await replica.feedback(diagnosis, number, **options)
+        for client, numbers in enumerate(expected):
+            if client != left_out:
+                numbers.append(number)
+        if number % 40 == 20:
+            late = await visitors.welcomed(diagnosis)
+            await replica.feedback(diagnosis, EVENTS + number)
+            for numbers in expected:
+                numbers.append(EVENTS + number)
+            while (await late.numbers(1)) != [EVENTS + number]:
+                pass
+            await late.leave()
+    assert await asyncio.gather(*reading) == expected
+    await replica.settled(diagnosis)
+    await replica.nothing_waits(diagnosis)
+
+
+async def proves(client: Client, mode: str) -> list[int]:
+    """Read until the last event; prove each, where that is not done by PONGs."""
+    numbers: list[int] = []
+    while numbers[-1:] != [EVENTS - 1]:
+        (event,) = await client.events(1)
+        numbers.append(event["data"]["feedback_id"])
+        if mode == "ack":
+            await client.send({"type": "ack", "event_id": event["event_id"]})
+    return numbers
+
+
+async def test_who_leaves_a_crowd_with_events_unproven_leaves_them_to_the_others(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    deaf = [await visitors.raw(diagnosis) for _ in range(CROWD + 2)]
+    for client in deaf:
+        await client.message()
+        await client.pong(client.pings.pop() if client.pings else await client.ping())
+    await replica.feedback(diagnosis, 1, 2, 3)
+    for client in deaf:
+        assert [(await client.message())["data"]["feedback_id"] for _ in range(3)] == [1, 2, 3]
+    for client in deaf:
+        await client.abort()
+    await replica.gone(diagnosis)
+    assert await (await visitors.welcomed(diagnosis)).numbers(3) == [1, 2, 3]
+
+
+async def test_one_of_a_crowd_that_reads_nothing_is_told_to_come_back(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    crowd = [await visitors.welcomed(diagnosis) for _ in range(CROWD)]
+    slow = await visitors.raw(diagnosis, receive_buffer=4096)
+    await slow.message()
+    await slow.pong(slow.pings.pop() if slow.pings else await slow.ping())
+    comment = "x" * 30_000
+    for _ in range(5):
+        await asyncio.gather(
+            *(replica.events.broadcast_recommendation_update(diagnosis, {}, {}, comment) for _ in range(40))
+        )
+        await asyncio.gather(*(client.events(40) for client in crowd))
+    await until(
+        lambda: replica.service.manager.get_connection_count(DiagnosisId(diagnosis)) == len(crowd),
+        "the slow one is gone",
+    )

@@ -1,7 +1,8 @@
 """Fan-out: one diagnosis, many clients, each event to all of them.
 
 This service asks a few of a crowd to prove an event at once, and all of them once a second. Beside it: the same where
-every client proves every event, by an `ack` frame each.
+every client proves every event, by an `ack` frame each. The peers that know nothing of events are given a message of
+the size that this service's clients get: an event of 300 bytes with its type, time and id.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from typing import Final
 
 from contracts.ids import DiagnosisId
 from contracts.messages import ReceiptMode
-from tests.bench.broker import EVENT_BYTES, Publisher, delete_queues, event_body, make_queues, publisher
+from tests.bench.broker import Publisher, delete_queues, event_body, make_queues, publisher
 from tests.bench.crowd import Crowd, Protocol, crowd
 from tests.bench.measuring import Bench, Cost, Result, Target
 from tests.bench.peers.nchan import nchan
@@ -24,6 +25,8 @@ EVENTS: Final = 200
 GAP_SECONDS: Final = 0.02
 ROOM: Final = DiagnosisId(1)
 WARMING: Final = 5
+SIZE: Final = "bytes per frame"
+HEADER_BYTES: Final = 4
 RATE: Final = "frames per CPU-second"
 PROVING: Final = "each proves each"
 PACED: Final = (
@@ -69,7 +72,8 @@ async def _all(bench: Bench, found: Result, gap: float) -> Result:
                 figures = await measured(them, publish, events, gap, ours.pid, broker=bench.node.pid)
                 found.figures[name] = figures
             await delete_queues(url, [ROOM])
-    await _peers(found, clients, events, gap)
+    size = round(found.figures["this service"][SIZE]) - HEADER_BYTES
+    await _peers(found, clients, events, gap, size)
     try:
         with socketio(url) as peer:
             async with publisher(url) as upstream, crowd(peer.port, _rooms(clients), "socketio") as them:
@@ -86,13 +90,13 @@ async def _all(bench: Bench, found: Result, gap: float) -> Result:
     return found
 
 
-async def _peers(found: Result, clients: int, events: int, gap: float) -> None:
+async def _peers(found: Result, clients: int, events: int, gap: float, size: int) -> None:
     """Those that are published to without a broker."""
     same = [f"/ws/{ROOM}"] * clients
     async with send_loop() as loop, crowd(loop.port, same, "plain") as them:
 
         async def publish(count: int, pause: float) -> None:
-            await loop.publish(count, pause, EVENT_BYTES)
+            await loop.publish(count, pause, size)
 
         found.figures["send loop"] = await measured(them, publish, events, gap, loop.pid)
     protocols: dict[str, Protocol] = {"nchan": "plain", "replaced module": "welcome"}
@@ -103,7 +107,7 @@ async def _peers(found: Result, clients: int, events: int, gap: float) -> None:
 
                     async def post(count: int, pause: float) -> None:
                         for _ in range(count):
-                            await asyncio.to_thread(server.publish, ROOM, event_body(ROOM))
+                            await asyncio.to_thread(server.publish, ROOM, event_body(ROOM, size))
                             await asyncio.sleep(pause)
 
                     found.figures[name] = await measured(them, post, events, gap, server.pid)
@@ -124,6 +128,7 @@ async def measured(
     seen = await them.received(events * them.size)
     used = await cost.until_quiet()
     figures = {RATE: seen.frames / max(used, 0.01), "CPU-seconds": used, "frames": float(seen.frames)}
+    figures[SIZE] = seen.bytes / seen.frames
     figures["proofs per frame"] = (seen.pings + seen.acks) / seen.frames
     if broker:
         figures["CPU-seconds of the broker"] = await brokers.until_quiet()
