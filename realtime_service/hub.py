@@ -300,7 +300,6 @@ class Hub:
     def allow_device(self, member: Member) -> None:
         """A device's queue is about to be made. Raises Disconnect(1013) when its user had too many of late."""
         if not self._quota.take(member.user, asyncio.get_running_loop().time()):
-            self.metrics.devices_refused.inc()
             raise Disconnect(CloseCode.TRY_LATER, "too many new devices today", "devices")
 
     # What the broker tells
@@ -506,7 +505,8 @@ class Hub:
                     self.neighbours.barrier(place, generation)
                 case TellGap(members, evicted, cause):
                     self.metrics.gaps.labels(cause=cause).inc()
-                    log.warning("gap", diagnosis=hashed(place.room.diagnosis), cause=cause, evicted=evicted)
+                    if cause != "evicted":  # of which each is said
+                        log.warning("gap", diagnosis=hashed(place.room.diagnosis), cause=cause)
                     for member in members:
                         if connection := place.connections.get(member.id):
                             connection.tell_gap(evicted)

@@ -2,17 +2,34 @@
 
 import hashlib
 import logging
+import re
 import sys
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 import structlog
+from prometheus_client import Counter
 
 from contracts.ids import DiagnosisId
+
+TROUBLES: Final = Counter(
+    "realtime_troubles", "Log lines of the service that are warnings or errors", ["event"], registry=None
+)
+"""Whatever goes wrong is said in a line, and counted by that line's name."""
+_NAME: Final = re.compile("[a-z_]{1,64}")
 
 
 def hashed(diagnosis: DiagnosisId) -> str:
     """What stands for a diagnosis in a log line: the same for the same one, and no id to be read by chance."""
     return hashlib.sha256(f"diagnosis.{diagnosis}".encode()).hexdigest()[:12]
+
+
+def count_troubles(_: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor."""
+    if method in ("warning", "error", "exception", "critical"):
+        event = line["event"]
+        TROUBLES.labels(event=event if _NAME.fullmatch(event) else "other").inc()
+    return line
 
 
 def configure(level: str, log_format: str) -> None:
@@ -25,6 +42,7 @@ def configure(level: str, log_format: str) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            count_troubles,
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],

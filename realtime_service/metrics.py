@@ -2,12 +2,15 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from realtime_service.logs import TROUBLES
+
 
 class Metrics:
     """The service's metrics on a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        registry.register(TROUBLES)
         self.connections = Gauge("realtime_connections", "Open, authenticated connections", registry=registry)
         self.rooms = Gauge("realtime_rooms", "Diagnoses with a connection here", registry=registry)
         self.delivered = Counter("realtime_deliveries", "Events handed over by the broker", registry=registry)
@@ -63,8 +66,5 @@ class Metrics:
         )
         self.unanswered = Counter(
             "realtime_replicas_silent", "Joins that other replicas did not answer in time", registry=registry
-        )
-        self.devices_refused = Counter(
-            "realtime_devices_refused", "New devices beyond a user's limit", registry=registry
         )
         self.broker_up = Gauge("realtime_broker_up", "1 while the broker connection is up", registry=registry)

@@ -38,7 +38,12 @@ from realtime_service.hub import Hub
 from realtime_service.metrics import Metrics
 from realtime_service.settings import Settings, require_token_settings
 from realtime_service.web import console
-from realtime_service.web.access_log import AccessLog, redact_offered_subprotocols, redact_unreadable_requests
+from realtime_service.web.access_log import (
+    REQUESTS,
+    AccessLog,
+    redact_offered_subprotocols,
+    redact_unreadable_requests,
+)
 from realtime_service.web.app import Ports, create_app
 from realtime_service.web.draining import send_away
 from realtime_service.web.rate import CallerLimits
@@ -118,6 +123,7 @@ async def running(
     replica = uuid.uuid4().hex[:8]
     amqp_url = settings.amqp_url.get_secret_value()
     metrics = Metrics()
+    metrics.registry.register(REQUESTS)
     async with AsyncExitStack() as stack:
         ownership = await stack.enter_async_context(
             OwnershipDatabase(settings.database_url.get_secret_value())

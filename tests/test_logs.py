@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from realtime_service.logs import TROUBLES, count_troubles
+
 PROGRAM = """
 import logging, structlog
 from realtime_service import logs
@@ -47,3 +49,14 @@ def test_every_line_for_machines_is_one_json_object() -> None:
     assert lines[0]["connection"] == "abc"
     assert lines[2]["number"] == 7
     assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
+def test_troubles_are_counted_by_the_name_of_their_line() -> None:
+    before = troubles("relay_failed"), troubles("other")
+    for method, event in (("warning", "relay_failed"), ("info", "relay_failed"), ("error", "lost 7 of them")):
+        assert count_troubles(None, method, {"event": event}) == {"event": event}
+    assert (troubles("relay_failed"), troubles("other")) == (before[0] + 1, before[1] + 1)
+
+
+def troubles(event: str) -> float:
+    return float(TROUBLES.labels(event=event)._value.get())

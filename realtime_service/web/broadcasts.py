@@ -17,6 +17,7 @@ from contracts.events import MAX_BODY_BYTES, BodyInvalid, EventBody, EventType, 
 from contracts.http import BROADCAST_ROUTES, IDEMPOTENCY_KEY, MAX_IDEMPOTENCY_KEY, Accepted
 from contracts.ids import EventId
 from realtime_service.domain.identity import Identity, Scope
+from realtime_service.logs import hashed
 from realtime_service.web.credentials import authenticate
 from realtime_service.web.keys import BROADCAST_LIMITS, EVENT_SINK, OWNERSHIP, VERIFIER
 from realtime_service.web.problems import Handler, HttpProblem
@@ -118,9 +119,7 @@ async def _allowed(request: web.Request, caller: Identity, body: EventBody) -> N
     """Raises HttpProblem(403) or DatabaseUnavailable."""
     owner = await request.app[OWNERSHIP].owner_of(body.diagnosis_id)
     if owner is None or (owner != caller.user_id and not caller.has(Scope.PUBLISHER)):
-        log.info(
-            "broadcast_refused", user=caller.user_id, diagnosis=body.diagnosis_id, exists=owner is not None
-        )
+        log.info("broadcast_refused", diagnosis=hashed(body.diagnosis_id), exists=owner is not None)
         raise HttpProblem(403, "the diagnosis is not yours, or there is no such diagnosis")
 
 

@@ -21,6 +21,7 @@ from realtime_service.domain.receipts import CrowdLog
 from realtime_service.domain.room import Member
 from realtime_service.frames import ping_frame, pong_frame, text_frame
 from realtime_service.hub import Hub
+from realtime_service.logs import hashed
 from realtime_service.web.proofs import ProvingWebSocket
 from realtime_service.web.timekeeper import Timekeeper
 
@@ -136,7 +137,12 @@ class ClientConnection:
         cause = "slow" if code is CloseCode.TRY_LATER else code.name.lower()
         self._hub.metrics.closed.labels(code=str(int(code)), cause=cause).inc()
         log.info(
-            "connection_ended", connection=self.member.id, code=int(code), reason=REASONS[code], cause=cause
+            "connection_ended",
+            connection=self.member.id,
+            diagnosis=hashed(self.diagnosis),
+            code=int(code),
+            reason=REASONS[code],
+            cause=cause,
         )
         self._timekeeper.forget(self)
         self._outbox.clear()
@@ -146,8 +152,16 @@ class ClientConnection:
 
     def broke_off(self, code: int) -> None:
         """The WebSocket library closed: the client broke the protocol."""
+        if self._socket.ended:
+            return
         self._hub.metrics.closed.labels(code=str(code), cause="protocol").inc()
-        log.info("connection_ended", connection=self.member.id, code=code, cause="protocol")
+        log.info(
+            "connection_ended",
+            connection=self.member.id,
+            diagnosis=hashed(self.diagnosis),
+            code=code,
+            cause="protocol",
+        )
 
     def end_when_proven(self, code: CloseCode) -> None:
         """Close now if nothing is unproven, else with the proof that leaves nothing; nothing more is sent till then."""

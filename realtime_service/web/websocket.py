@@ -55,6 +55,7 @@ from realtime_service.domain.ports import Ownership, Verifier
 from realtime_service.domain.room import Member
 from realtime_service.domain.window import WINDOW_EVENTS
 from realtime_service.hub import Hub
+from realtime_service.logs import hashed
 from realtime_service.settings import Settings
 from realtime_service.web.connection import CLOSE_SECONDS, ClientConnection, Socket, TurnWriter
 from realtime_service.web.credentials import bearer_token
@@ -67,6 +68,8 @@ log = structlog.get_logger(__name__)
 
 CLIENT_GONE: Final = 499
 """For the access log: the client left during the handshake (nginx's number; nobody reads the answer)."""
+PROTOCOL: Final = "protocol"
+"""Why a connection ended that broke RFC 6455; aiohttp has closed it."""
 ENDINGS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
@@ -115,7 +118,7 @@ class WebSocketRoute:
             await self._serve(request, socket)
         except Disconnect as end:
             self._tell_of_refusal(socket, end)
-            socket.end(CloseCode(end.close_code))
+            socket.end(CloseCode(end.close_code) if end.cause != PROTOCOL else CloseCode.NORMAL)
         finally:
             self._open -= 1
             await socket.closed()
@@ -156,6 +159,7 @@ class WebSocketRoute:
                 log.info(
                     "connection_opened",
                     connection=member.id,
+                    diagnosis=hashed(diagnosis),
                     named=client is not None,
                     receipts=member.receipts.mode,
                 )
@@ -163,7 +167,12 @@ class WebSocketRoute:
         finally:
             connection.gone()
             code = socket.ws.close_code
-            log.info("connection_closed", connection=member.id, code=code and int(code))
+            log.info(
+                "connection_closed",
+                connection=member.id,
+                diagnosis=hashed(diagnosis),
+                code=code and int(code),
+            )
 
     async def _admit(
         self, request: web.Request, socket: Socket
@@ -192,6 +201,8 @@ class WebSocketRoute:
                         break
         except TimeoutError:
             raise refusal from None
+        if message.type in ENDINGS:
+            raise _end_of(message)
         if message.type is not WSMsgType.TEXT:
             raise refusal
         try:
@@ -220,7 +231,7 @@ class WebSocketRoute:
                 while receipts.waiting and not socket.ended:
                     message = await socket.ws.receive()
                     if message.type in ENDINGS:
-                        raise Disconnect(CloseCode.NORMAL, "")
+                        raise _end_of(message)
                     if message.type is WSMsgType.PONG:
                         receipts.pong(socket.number_of(message.data) or 0)
                     await conversation.hear(message)
@@ -245,7 +256,7 @@ class WebSocketRoute:
         )
 
     def _tell_of_refusal(self, socket: Socket, end: Disconnect) -> None:
-        if not socket.ended:
+        if not socket.ended and end.close_code != CloseCode.NORMAL:
             cause = end.cause or CloseCode(end.close_code).name.lower()
             by_reason = end.close_code == CloseCode.NOT_ALLOWED  # those are counted by reason elsewhere
             label = "not_allowed" if by_reason else cause
@@ -352,6 +363,13 @@ class _Conversation:
                 data=ErrorData(code=refused.code, message=refused.message),
             )
         )
+
+
+def _end_of(message: WSMessage) -> Disconnect:
+    """How a connection ended that was not welcomed yet: aiohttp closes by itself where RFC 6455 is broken."""
+    if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+        return Disconnect(int(message.data.code), "", PROTOCOL)
+    return Disconnect(CloseCode.NORMAL, "")
 
 
 def _token(request: web.Request) -> str | None:

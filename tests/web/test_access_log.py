@@ -7,6 +7,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from contracts.ids import DiagnosisId
+from realtime_service.logs import hashed
 from realtime_service.web.access_log import redact_offered_subprotocols, redact_unreadable_requests
 from tests.web.application import bearer, raw, serving
 
@@ -41,7 +43,8 @@ async def test_the_query_is_not_logged() -> None:
     with capture_logs() as events:
         async with serving(web.get("/ws/{diagnosis_id}", websocket)) as service:
             await service.ask("GET", f"/ws/123?token={TOKEN}")
-    assert events[0]["path"] == "/ws/123"
+    assert (events[0]["path"], events[0]["diagnosis"]) == ("/ws/{diagnosis_id}", hashed(DiagnosisId(123)))
+    assert "123" not in events[0]["path"]
     assert TOKEN not in str(events)
 
 
@@ -60,7 +63,7 @@ async def test_a_websocket_is_logged_when_it_ends() -> None:
             await ws.receive()
             while not events:  # noqa: ASYNC110  (a log has no event to wait for)
                 await asyncio.sleep(0)
-    assert [(event["path"], event["status"]) for event in events] == [("/ws/123", 101)]
+    assert [(event["path"], event["status"]) for event in events] == [("/ws/{diagnosis_id}", 101)]
 
 
 async def test_a_token_offered_as_subprotocol_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

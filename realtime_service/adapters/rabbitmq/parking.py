@@ -149,14 +149,16 @@ class Parking:
                 log.exception("parking_failed", error=type(error).__name__)
                 await asyncio.sleep(pause)
             else:
-                diagnosis = topology.parse_routing_key(origin.key)
+                diagnosis, code = topology.parse_routing_key(origin.key), code_of(reason)
                 log.warning(
                     "event_parked",
+                    code=code,
                     reason=reason,
+                    event_id=message_id,
                     exchange=origin.exchange,
                     diagnosis=diagnosis and hashed(diagnosis),
                 )
-                self.on_parked(code_of(reason))
+                self.on_parked(code)
                 done()
                 return
 
