@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import BigInteger, Column, MetaData, Row, Select, Table, delete, insert, select
+from sqlalchemy import BigInteger, Column, MetaData, Row, Select, Table, delete, extract, func, insert, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -112,6 +112,13 @@ class OwnershipDatabase:
     async def ping(self) -> None:
         """Return if the table can be read now. Raises `DatabaseUnavailable`."""
         await self._rows([select(_DIAGNOSES.c.id).where(_DIAGNOSES.c.id == 0)])
+
+    async def clock(self) -> float | None:
+        """The server's time, in seconds since 1970; None: SQLite has none of its own. Raises `DatabaseUnavailable`."""
+        if self._engine.dialect.name == "sqlite":
+            return None
+        ((now,),) = await self._rows([select(extract("epoch", func.now()))])
+        return float(now)
 
     async def _rows(self, queries: list[Select[Any]]) -> list[Row[Any]]:
         """Run the queries and wait for them, no longer than the timeout."""

@@ -81,6 +81,20 @@ class KeySet:
             raise KeysUnavailable("the identity provider's keys were never fetched")
         return self._keys.get((key_id, algorithm)) if key_id is not None else None
 
+    async def key_ids(self) -> list[str]:
+        """The ids of the keys that are published now and fit. Raises `KeysUnavailable`, with the reason, if none is."""
+        try:
+            keys = dict(self._usable(json.loads(await self._download())))
+        except TimeoutError:
+            raise KeysUnavailable("no answer in time") from None
+        except (aiohttp.ClientError, OSError):
+            raise KeysUnavailable("no connection") from None
+        except (ValueError, RecursionError):
+            raise KeysUnavailable("what it answers is no key set (200, JSON, not too long)") from None
+        if not keys:
+            raise KeysUnavailable(f"it holds no public key with an id for {', '.join(self._algorithms)}")
+        return sorted({key_id for key_id, _ in keys})
+
     def _knows(self, key_id: str) -> bool:
         return any((key_id, algorithm) in (self._keys or {}) for algorithm in self._algorithms)
 

@@ -1,4 +1,4 @@
-"""RabbitMQ's management API, as far as it is needed: which queues hold messages, and which are idle.
+"""RabbitMQ's management API, as far as it is needed: which queues hold messages, which are idle, and policies.
 
 Law: the password in the URL is taken out at once; no error, log line or `repr` holds it, and no redirect
 gets it.
@@ -6,11 +6,11 @@ gets it.
 
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Annotated, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 from yarl import URL
 
 from realtime_service.domain.errors import Unavailable
@@ -56,6 +56,30 @@ class _StatePage(BaseModel):
 
 
 _AnyPage = TypeVar("_AnyPage", _Page, _StatePage)
+_Answer = TypeVar("_Answer")
+
+
+class Policy(BaseModel):
+    """What an operator lays over queues or exchanges by their names."""
+
+    name: str
+    pattern: str
+    """A regular expression."""
+    apply_to: str = Field("all", alias="apply-to")
+    definition: dict[str, Any]
+    priority: int = 0
+    by_operator: bool = False
+    """An operator policy: it goes beside the other kind, and the lower limit counts."""
+
+
+class _Binding(BaseModel):
+    source: str
+    destination: str
+    routing_key: str
+
+
+_POLICIES: Final = TypeAdapter(list[Policy])
+_BINDINGS: Final = TypeAdapter(list[_Binding])
 
 
 def virtual_host(amqp_url: str) -> str:
@@ -73,7 +97,7 @@ class ManagementApi:
             credentials = aiohttp.encode_basic_auth(secret.user, secret.password or "", encoding="utf-8")
             self._headers["Authorization"] = credentials
         self._url = secret.with_user(None)
-        self._queues = self._url.joinpath("api", "queues", quote(vhost, safe=""), encoded=True)
+        self._vhost = quote(vhost, safe="")
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
 
@@ -120,6 +144,34 @@ class ManagementApi:
             number, pages = number + 1, page.page_count
         return found
 
+    async def policies(self) -> list[Policy]:
+        """All policies of the virtual host, both kinds. Raises ManagementUnavailable."""
+        found = await self._ask(_POLICIES, self._of("policies"))
+        by_operator = await self._ask(_POLICIES, self._of("operator-policies"))
+        return found + [each.model_copy(update={"by_operator": True}) for each in by_operator]
+
+    async def bindings(self, source: str) -> set[tuple[str, str, str]]:
+        """Source, destination and routing key of an exchange's bindings. Raises ManagementUnavailable."""
+        url = self._of("exchanges").joinpath(quote(source, safe=""), "bindings", "source", encoded=True)
+        return {(each.source, each.destination, each.routing_key) for each in await self._ask(_BINDINGS, url)}
+
+    def _of(self, what: str) -> URL:
+        """Everything of this kind in the virtual host."""
+        return self._url.joinpath("api", what, self._vhost, encoded=True)
+
+    async def _ask(
+        self, answers: TypeAdapter[_Answer], url: URL, query: dict[str, str] | None = None
+    ) -> _Answer:
+        if self._session is None:
+            raise ManagementUnavailable("not open")
+        try:
+            async with self._session.get(url, params=query, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    raise ManagementUnavailable(f"the management API answered {answer.status}")
+                return answers.validate_json(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+            raise ManagementUnavailable("the management API cannot be asked") from error
+
     async def _page(self, pattern: str, number: int) -> _Page:
         query = {
             "sort": "messages_ready",  # queues without a number come first
@@ -137,12 +189,4 @@ class ManagementApi:
             "page": str(number),
             "page_size": str(PAGE_SIZE),
         }
-        if self._session is None:
-            raise ManagementUnavailable("not open")
-        try:
-            async with self._session.get(self._queues, params=query, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    raise ManagementUnavailable(f"the management API answered {answer.status}")
-                return page.model_validate_json(await answer.read())
-        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
-            raise ManagementUnavailable("the management API cannot be asked") from error
+        return await self._ask(TypeAdapter(page), self._of("queues"), query)

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "publish": "publish an event, and print its id once the broker has it on disk",
     "watch": "show a diagnosis' events as they happen",
     "status": "show who is connected and what waits",
+    "doctor": "look at everything a replica needs, and say what is wrong",
     "prune": "delete queues of diagnoses that nobody has used for long",
     "token": "sign a token with REALTIME_JWT_SECRET",
 }

@@ -3,6 +3,7 @@
 import os
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, TextIO
 
@@ -14,6 +15,7 @@ LEAST_WIDE: Final = 40
 
 _PLAIN: Final = "\x1b[0m"
 _COLOURS: Final = {Severity.OK: "\x1b[32m", Severity.WARNING: "\x1b[33m", Severity.ERROR: "\x1b[1;31m"}
+_COUNTED: Final = {Severity.ERROR: "wrong", Severity.WARNING: "to know of", Severity.OK: "as it should be"}
 _SEVERITY: Final = max(len(severity) for severity in Severity) + 2
 
 
@@ -32,6 +34,13 @@ def table(findings: Sequence[Finding], *, colours: bool, width: int) -> str:
     """The table, errors last: that is where one looks on a terminal."""
     in_order = sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
     return "\n".join(line for finding in in_order for line in _lines(finding, colours, width))
+
+
+def report(findings: Sequence[Finding], stream: TextIO) -> str:
+    """The table for this stream, and the numbers."""
+    of = Counter(finding.severity for finding in findings)
+    counted = ", ".join(f"{of[severity]} {word}" for severity, word in _COUNTED.items())
+    return f"{table(findings, colours=has_colours(stream), width=width_of(stream))}\n\n{counted}"
 
 
 def _lines(finding: Finding, colours: bool, width: int) -> list[str]:

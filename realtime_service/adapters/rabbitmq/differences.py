@@ -83,6 +83,17 @@ def missing(what: str, *, refused: bool) -> Finding:
     return Finding(Severity.ERROR, what, "it does not exist", problem, advice)
 
 
+def not_yet(what: str) -> Finding:
+    """It does not exist, and nobody tried to declare it."""
+    return Finding(
+        Severity.WARNING,
+        what,
+        "it does not exist",
+        "nothing can be published or received before it does",
+        "start the service, which declares it, or says why it may not",
+    )
+
+
 def end_missing(what: str) -> Finding:
     """A binding of something that does not exist."""
     advice = "declare what is missing, and start the service"

@@ -30,6 +30,7 @@ from realtime_service.adapters.rabbitmq.differences import (
     end_missing,
     exchange_differs,
     missing,
+    not_yet,
     of_another_connection,
     queue_differs,
     taken_to_be_there,
@@ -164,6 +165,14 @@ EXCHANGES: Final = frozenset(declared.name for declared in FIXED if isinstance(d
 """Names of the exchanges that `declare_topology` declares."""
 
 
+BINDINGS: Final = frozenset(
+    (declared.source.name, declared.target.name, declared.key)
+    for declared in FIXED
+    if isinstance(declared, _Binding)
+)
+"""Source, destination and routing key of the bindings."""
+
+
 async def declare_topology(connection: BrokerConnection) -> list[Finding]:
     """Declare everything that is fixed; what is there already stays as it is.
 
@@ -186,6 +195,26 @@ async def declare_topology(connection: BrokerConnection) -> list[Finding]:
                     findings.append(end_missing(str(declared)))
             if channel is not None:
                 await channel.close()
+    return findings
+
+
+async def examine_topology(connection: BrokerConnection) -> list[Finding]:
+    """The same without declaring anything: what is missing is a warning, and bindings cannot be seen."""
+    findings: list[Finding] = []
+    with translated():
+        async with asyncio.timeout(DECLARE_SECONDS):
+            for declared in FIXED:
+                if isinstance(declared, _Binding):
+                    continue
+                channel = connection.channel()
+                try:
+                    await declared.declare(channel, passive=True)
+                    await declared.declare(channel)
+                    await channel.close()
+                except ChannelNotFoundEntity:
+                    findings.append(not_yet(str(declared)))
+                except NOT_AS_DECLARED as error:
+                    findings += await _look(connection, declared, error)
     return findings
 
 

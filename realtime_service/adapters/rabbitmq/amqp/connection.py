@@ -15,6 +15,7 @@ from aiormq.connection import exception_by_code
 from pamqp import frame as frames
 from pamqp.base import Frame
 from pamqp.commands import Connection as Command
+from pamqp.common import FieldTable
 from pamqp.constants import FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX_SIZE, FRAME_METHOD
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ProtocolHeader
@@ -47,6 +48,8 @@ class Connection(asyncio.Protocol):
         """It is closed, or about to be."""
         self.reason: Exception = amqp.AMQPConnectionError("the broker closed the socket without a word")
         """Why it is closed."""
+        self.server: FieldTable = {}
+        """What the broker said of itself: `product`, `version`."""
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Frame] | None = None  # to the hand-shake
         self._channels: dict[int, Channel] = {}
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol):
         start = await self._next()
         if not isinstance(start, Command.Start):
             raise amqp.ConnectionUnexpectedFrame(f"{start.name} instead of Start")
+        self.server = start.server_properties
         if mechanism not in start.mechanisms.split():
             raise amqp.AuthenticationError(start.mechanisms, mechanism)
         tune = await self._ask(properties)
