@@ -16,6 +16,7 @@ import pytest
 
 from realtime_service.embedded.rabbitmq import Broker, BrokerUnavailable, obtain_broker
 from realtime_service.embedded.ways import Say
+from tests.support.balancers import BalancerUnavailable, Kind, obtain_balancers
 from tests.support.chromium import BrowserUnavailable, obtain_chromium
 from tests.support.postgresql import SETTING as DATABASE_SETTING
 from tests.support.postgresql import DatabaseUnavailable, obtain_postgresql
@@ -31,6 +32,7 @@ _OBTAIN: Final[dict[str, Callable[[Say], AbstractContextManager[object]]]] = {
     ),
     "postgresql_url": lambda say: obtain_postgresql(os.environ.get(DATABASE_SETTING), say=say),
     "chromium_program": obtain_chromium,
+    "balancer_programs": obtain_balancers,
 }
 _STARTED: Final = pytest.StashKey[dict[str, object]]()
 
@@ -59,6 +61,12 @@ def postgresql_url(pytestconfig: pytest.Config) -> str:
 def chromium_program(pytestconfig: pytest.Config) -> Path:
     """A Chromium to start."""
     return cast("Path", _outcome(pytestconfig, "chromium_program"))
+
+
+@pytest.fixture(scope="session")
+def balancer_programs(pytestconfig: pytest.Config) -> dict[Kind, Path]:
+    """nginx and HAProxy, to start."""
+    return cast("dict[Kind, Path]", _outcome(pytestconfig, "balancer_programs"))
 
 
 def on_its_own(broker: Broker, name: str) -> Broker:
@@ -90,6 +98,6 @@ def _started(config: pytest.Config, name: str) -> Any:
         config.add_cleanup(stack.close)
         try:
             servers[name] = stack.enter_context(_OBTAIN[name](reporter.write_line if reporter else print))
-        except (BrokerUnavailable, BrowserUnavailable, DatabaseUnavailable) as error:
+        except (BalancerUnavailable, BrokerUnavailable, BrowserUnavailable, DatabaseUnavailable) as error:
             servers[name] = error
     return servers[name]
