@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol, cast
 
 from realtime_service import __version__
@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "doctor": "look at everything a replica needs, and say what is wrong",
     "prune": "delete queues of diagnoses that nobody has used for long",
     "token": "sign a token with REALTIME_JWT_SECRET",
+    "completion": "print a script with which a shell completes these words",
 }
 
 _EPILOG: Final = f"""\
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(words: Sequence[str]) -> int:
+def parser_of(asked: Collection[str]) -> argparse.ArgumentParser:
+    """The parser; only the commands that are asked for have their arguments, and their modules imported."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Carries a diagnosis' events from RabbitMQ to the WebSockets of its patient.",
@@ -89,18 +91,24 @@ def _run(words: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked: Command | None = None
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
-        if words and words[0] == name:
-            asked = cast("Command", importlib.import_module(f"realtime_service.cli.{name}"))
-            asked.configure(command)
+        if name in asked:
+            _module(name).configure(command)
+    return parser
+
+
+def _module(name: str) -> Command:
+    return cast("Command", importlib.import_module(f"realtime_service.cli.{name}"))
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = parser_of(words[:1])
     try:
         args = parser.parse_args(words)
-        assert asked is not None  # the parser would have refused it
-        return asked.run(args)
+        return _module(args.command).run(args)
     except SystemExit as done:  # argparse has printed its help, or what is wrong with the words
         return done.code if isinstance(done.code, int) else Exit.USAGE
     except SettingsError as wrong:

@@ -25,7 +25,7 @@ Capture = pytest.CaptureFixture[str]
 def test_the_help_lists_every_command(capsys: Capture) -> None:
     assert main(["--help"]) == Exit.OK
     text = capsys.readouterr().out
-    assert all(f"    {name} " in text for name in COMMANDS)
+    assert {line.split()[0] for line in text.splitlines() if line.startswith("    ")} >= set(COMMANDS)
 
 
 @pytest.mark.parametrize(
