@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -20,9 +20,12 @@ from realtime_service.settings_text import (
     Algorithm,
     Listed,
     LowerCase,
+    Network,
     OneLinePem,
+    Origin,
     own_variables,
     read_secret,
+    trusting,
     url,
 )
 
@@ -49,6 +52,9 @@ class Settings(BaseSettings):
     """Address to listen on. This machine only, until somebody decides otherwise; containers set `0.0.0.0`."""
     port: int = Field(8000, ge=0, le=65535)
     """TCP port to listen on. 0 takes a free one, for tests."""
+    ca_file: FilePath | None = None
+    """PEM file of the authorities whose certificates the broker (`amqps://`) and PostgreSQL (`sslmode=verify-full`) may
+    show. Unset, the system's. HTTPS to others goes by the system's, or by `SSL_CERT_FILE`."""
     amqp_url: Annotated[SecretStr, url("amqp", "amqps")] = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
     """RabbitMQ, with user and password. The default is a fresh broker's own user, which works on its machine only."""
     management_url: Annotated[SecretStr, url("http", "https")] | None = None
@@ -93,6 +99,21 @@ class Settings(BaseSettings):
     stay below the orchestrator's grace period (Kubernetes: 30 s)."""
     max_connections: int = Field(20_000, ge=1, le=1_000_000)
     """Connections this replica holds; further ones are told to come back (1013). Bounds memory and file descriptors."""
+    max_connections_per_user: int = Field(10_000, ge=1, le=1_000_000)
+    """Connections one user holds on this replica; further ones are told to come back (1013). The default keeps one
+    account from filling a replica; a hundred are plenty for people."""
+    allowed_origins: Annotated[tuple[Origin, ...], Listed] = ()
+    """Origins of the pages that may open a WebSocket, comma-separated; a browser on another page is refused (1008). By
+    default any: tokens are never sent by themselves, as cookies are. Apps send no `Origin` and are not concerned."""
+    trusted_proxies: Annotated[tuple[Network, ...], Listed] = ()
+    """Addresses or networks of the load balancers, comma-separated. `X-Forwarded-For` is believed from these alone;
+    without, all clients behind a balancer have its address."""
+    address_connections_per_second: float = Field(0, ge=0, le=100_000)
+    """New connections a second from one address for long, and 30 times as many at once; beyond, 429. 0: no limit. Set
+    it with `REALTIME_TRUSTED_PROXIES`, and to what a clinic behind one address needs."""
+    address_refusals_per_second: float = Field(10, gt=0, le=100_000)
+    """Refusals (1008) a second that one address may cause for long, and 30 times as many at once; beyond, its
+    connections get 429 until then. Who has a good token is counted by neither."""
     auth_timeout_seconds: float = Field(5, ge=0.1, le=60)
     """Seconds a connection without a token may take to send its `auth` frame: strangers hold no sockets."""
     join_timeout_seconds: float = Field(10, ge=1, le=60)
@@ -122,6 +143,13 @@ class Settings(BaseSettings):
     """Least severity that is logged."""
     log_format: Annotated[Literal["json", "console"], LowerCase] = "json"
     """`json` for machines, one object a line; `console` for people."""
+
+    @field_validator("amqp_url", "database_url")
+    @classmethod
+    def _with_authorities(cls, given: SecretStr, info: ValidationInfo) -> SecretStr:
+        """Hand the authorities down in the URLs: their users know no settings."""
+        name, scheme = ("cafile", "amqps") if info.field_name == "amqp_url" else ("sslrootcert", "postgres")
+        return SecretStr(trusting(name, given.get_secret_value(), info.data.get("ca_file"), scheme))
 
     @field_validator("jwt_algorithms")
     @classmethod

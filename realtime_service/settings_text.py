@@ -6,9 +6,10 @@ Law: no message quotes the text; it may hold a password.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
@@ -77,6 +78,28 @@ def url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _origin(text: str) -> str:
+    """As browsers write it (RFC 6454 §6.1): scheme, host and a port that is not the usual one."""
+    wrong = PydanticCustomError("origin", "must hold origins such as https://app.example.org")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise wrong from None
+    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in ("http", "https") or not parts.hostname or extra:
+        raise wrong
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _network(text: object) -> object:
+    try:
+        return ip_network(text) if isinstance(text, str) else text
+    except ValueError:
+        raise PydanticCustomError("network", "must hold networks such as 10.0.0.0/8 or 10.1.2.3") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Origin = Annotated[str, AfterValidator(_origin)]
 LowerCase: Final = BeforeValidator(_lower)
 """`INFO` and `info` are the same."""
 Listed: Final = BeforeValidator(_list)
@@ -111,3 +134,12 @@ def read_secret(variable: str, path: str) -> str:
     if not text:
         raise SettingsError(f"{variable}: the file is empty")
     return text
+
+
+def trusting(name: str, url: str, ca_file: Path | None, scheme: str) -> str:
+    """A URL of that scheme with the file of trusted authorities as parameter `name`, unless it names one."""
+    parts = urlsplit(url)
+    if ca_file is None or not parts.scheme.startswith(scheme) or name in dict(parse_qsl(parts.query)):
+        return url
+    added = urlencode({name: str(ca_file)})
+    return parts._replace(query=f"{parts.query}&{added}" if parts.query else added).geturl()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from yarl import URL
 
 from realtime_service.domain.errors import SettingsError
 from realtime_service.settings import Settings, load_settings, require_token_settings, settings_table
@@ -243,6 +244,72 @@ def test_no_signature_is_no_algorithm(text: str) -> None:
 def test_a_key_that_is_public_is_never_a_shared_secret(variables: dict[str, str]) -> None:
     (line,) = problems(**variables)
     assert line.startswith("REALTIME_JWT_ALGORITHMS: must ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://app.example.org, http://localhost:3000",
+        '["https://App.example.org/", "http://localhost:3000"]',
+    ],
+)
+def test_origins_are_kept_as_browsers_write_them(text: str) -> None:
+    settings = load_settings({"REALTIME_ALLOWED_ORIGINS": text})
+    assert settings.allowed_origins == ("https://app.example.org", "http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "text", ["app.example.org", "https://", "https://app.example.org/path", "*", "https://[::1"]
+)
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    assert problems(ALLOWED_ORIGINS=text) == [
+        "REALTIME_ALLOWED_ORIGINS: must hold origins such as https://app.example.org"
+    ]
+
+
+def test_proxies_are_addresses_or_networks() -> None:
+    settings = load_settings({"REALTIME_TRUSTED_PROXIES": "10.0.0.0/8,192.0.2.1, fd00::/8"})
+    assert [str(network) for network in settings.trusted_proxies] == [
+        "10.0.0.0/8",
+        "192.0.2.1/32",
+        "fd00::/8",
+    ]
+    assert problems(TRUSTED_PROXIES="10.0.0.1/8") == [
+        "REALTIME_TRUSTED_PROXIES: must hold networks such as 10.0.0.0/8 or 10.1.2.3"
+    ]
+
+
+def test_the_file_of_authorities_goes_with_the_urls_that_use_tls(tmp_path: Path) -> None:
+    (tmp_path / "ca & co.pem").write_text("")
+    settings = load_settings(
+        {
+            "REALTIME_CA_FILE": str(tmp_path / "ca & co.pem"),
+            "REALTIME_AMQP_URL": "amqps://u:p@broker/realtime?heartbeat=9",
+            "REALTIME_DATABASE_URL": "postgresql://u:p@database/platform?sslmode=verify-full",
+        }
+    )
+    assert URL(settings.amqp_url.get_secret_value()).query["cafile"] == str(tmp_path / "ca & co.pem")
+    assert URL(settings.amqp_url.get_secret_value()).query["heartbeat"] == "9"
+    database = URL(settings.database_url.get_secret_value())
+    assert database.query["sslrootcert"] == str(tmp_path / "ca & co.pem")
+
+
+def test_a_file_of_authorities_changes_no_url_without_tls_or_with_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    given = {
+        "REALTIME_CA_FILE": str(tmp_path / "ca.pem"),
+        "REALTIME_AMQP_URL": "amqp://u:p@broker/",
+        "REALTIME_DATABASE_URL": "sqlite:///realtime.db",
+    }
+    settings = load_settings(given)
+    assert settings.amqp_url.get_secret_value() == given["REALTIME_AMQP_URL"]
+    assert settings.database_url.get_secret_value() == given["REALTIME_DATABASE_URL"]
+    own = "amqps://u:p@broker/?cafile=/other.pem"
+    assert load_settings(given | {"REALTIME_AMQP_URL": own}).amqp_url.get_secret_value() == own
+
+
+def test_a_file_of_authorities_that_is_missing_is_refused() -> None:
+    assert problems(CA_FILE="/nowhere/ca.pem") == ["REALTIME_CA_FILE: Path does not point to a file"]
 
 
 def test_the_service_refuses_to_serve_without_a_way_to_verify_tokens() -> None:

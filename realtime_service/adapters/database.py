@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 from sqlalchemy import BigInteger, Column, MetaData, Row, Select, Table, delete, extract, func, insert, select
 from sqlalchemy.engine import URL, make_url
@@ -195,6 +196,13 @@ def _driver_url(text: str) -> URL:
         raise SettingsError("REALTIME_DATABASE_URL: must start with postgresql:// or sqlite:///")
     if driver == "sqlite+aiosqlite" and url.database in (None, "", ":memory:"):
         raise SettingsError("REALTIME_DATABASE_URL: must name a file, such as sqlite:///realtime.db")
-    if "sslmode" in url.query and driver == "postgresql+asyncpg":
-        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
+    if driver == "postgresql+asyncpg":
+        url = _with_tls(url)
     return url.set(drivername=driver)
+
+
+def _with_tls(url: URL) -> URL:
+    """`sslmode` and `sslrootcert`, libpq's words, where asyncpg takes them: the second one in a DSN alone."""
+    words = {name: value for name, value in url.query.items() if name in ("sslmode", "sslrootcert")}
+    others = url.difference_update_query(words)
+    return others.update_query_dict({"dsn": f"postgresql://?{urlencode(words)}"}) if words else others

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from contracts.ids import UserId
 from realtime_service.domain.ports import Ownership, Verifier
 from realtime_service.web import broadcasts, files, health, keys, problems, status
 from realtime_service.web.ports import Backlogs, Census, EventSink, Readiness
@@ -19,7 +20,7 @@ class Ports:
     verifier: Verifier
     ownership: Ownership
     events: EventSink
-    limits: CallerLimits
+    limits: CallerLimits[UserId]
     census: Census
     backlogs: Backlogs
     readiness: Readiness

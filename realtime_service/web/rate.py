@@ -1,10 +1,10 @@
 """Token buckets: so many at once, so many a second for long. They refuse, and never make anybody wait."""
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
 
-from contracts.ids import UserId
+Caller = TypeVar("Caller", bound=Hashable)
 
 MAX_CALLERS: Final = 10_000
 """Callers remembered, some 200 bytes each. One that is forgotten starts with a full bucket."""
@@ -23,16 +23,20 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take a token: 0. Or take none, and say after how many seconds there will be one."""
+        wait = self.wait(now)
+        if not wait:
+            self._tokens -= 1
+        return wait
+
+    def wait(self, now: float) -> float:
+        """After how many seconds there will be a token; 0: there is one."""
         gained = max(0.0, now - self._updated) * self._per_second
         self._tokens = min(self._burst, self._tokens + gained)
         self._updated = max(self._updated, now)
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) / self._per_second
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._per_second
 
 
-class CallerLimits:
+class CallerLimits(Generic[Caller]):
     """A bucket for each caller. When there are too many, the caller not seen for longest is forgotten."""
 
     def __init__(
@@ -47,12 +51,12 @@ class CallerLimits:
         self._burst = burst
         self._clock = clock
         self._max_callers = max_callers
-        self._buckets: dict[UserId, TokenBucket] = {}  # least recently seen first
+        self._buckets: dict[Caller, TokenBucket] = {}  # least recently seen first
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, caller: UserId) -> float:
+    def take(self, caller: Caller) -> float:
         """See `TokenBucket.take`."""
         now = self._clock()
         bucket = self._buckets.pop(caller, None) or TokenBucket(self._per_second, self._burst, now)
@@ -60,3 +64,8 @@ class CallerLimits:
         if len(self._buckets) > self._max_callers:
             del self._buckets[next(iter(self._buckets))]
         return bucket.take(now)
+
+    def wait(self, caller: Caller) -> float:
+        """See `TokenBucket.wait`."""
+        bucket = self._buckets.get(caller)
+        return bucket.wait(self._clock()) if bucket else 0.0

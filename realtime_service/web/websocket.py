@@ -5,6 +5,7 @@ there a `ClientConnection`, and only that joins a room. Whoever is not admitted 
 """
 
 import asyncio
+import math
 import time
 import uuid
 from typing import Final
@@ -57,6 +58,7 @@ from realtime_service.domain.window import WINDOW_EVENTS
 from realtime_service.hub import Hub
 from realtime_service.logs import hashed
 from realtime_service.settings import Settings
+from realtime_service.web.admission import Admission
 from realtime_service.web.connection import CLOSE_SECONDS, ClientConnection, Socket, TurnWriter
 from realtime_service.web.credentials import bearer_token
 from realtime_service.web.problems import HttpProblem
@@ -92,6 +94,7 @@ class WebSocketRoute:
         self._hub = hub
         self._timekeeper = timekeeper
         self._writer = TurnWriter()
+        self._admission = Admission(settings)
         self._open = 0
         self.draining = False
 
@@ -101,6 +104,13 @@ class WebSocketRoute:
             raise HttpProblem(503, "this replica restarts; connect again", headers={hdrs.RETRY_AFTER: "1"})
         if not request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "").isascii():
             raise web.HTTPBadRequest  # aiohttp 3.14 would raise what nobody expects
+        address = self._admission.address(request)
+        if wait := self._admission.wait(address):
+            raise HttpProblem(
+                429,
+                "too many connections from this address",
+                headers={hdrs.RETRY_AFTER: str(math.ceil(wait))},
+            )
         ws = ProvingWebSocket(
             protocols=(SUBPROTOCOL,),
             autoping=False,
@@ -117,6 +127,8 @@ class WebSocketRoute:
         try:
             await self._serve(request, socket)
         except Disconnect as end:
+            if end.close_code == CloseCode.NOT_ALLOWED:
+                self._admission.refused(address)
             self._tell_of_refusal(socket, end)
             socket.end(CloseCode(end.close_code) if end.cause != PROTOCOL else CloseCode.NORMAL)
         finally:
@@ -129,6 +141,9 @@ class WebSocketRoute:
     async def _serve(self, request: web.Request, socket: Socket) -> None:
         if self._open > self._settings.max_connections:
             raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER], "connections")
+        if not self._admission.allows_page(request):
+            self._hub.metrics.refused.labels(reason="origin").inc()
+            raise Disconnect(CloseCode.NOT_ALLOWED, REASONS[CloseCode.NOT_ALLOWED], "origin")
         try:
             diagnosis, identity, client = await self._admit(request, socket)
         except (NotAuthenticated, NotAllowed) as refusal:
@@ -149,6 +164,8 @@ class WebSocketRoute:
         )
         conversation = _Conversation(connection, socket, self._verifier, self._settings)
         socket.ws.on_pong, socket.ws.on_ack = connection.proof, connection.acknowledged
+        if not self._admission.enter(user):
+            raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER], "user_connections")
         try:
             await self._probe(connection, socket, conversation)
             resumed = await self._manager.connect(connection)
@@ -165,6 +182,7 @@ class WebSocketRoute:
                 )
                 await conversation.run()
         finally:
+            self._admission.leave(user)
             connection.gone()
             code = socket.ws.close_code
             log.info(

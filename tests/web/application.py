@@ -9,6 +9,7 @@ from aiohttp import ClientResponse, ClientSession, web
 from prometheus_client import CollectorRegistry
 
 from contracts.http import PROBLEM_JSON
+from contracts.ids import UserId
 from realtime_service.adapters.tokens import FixedKey, TokenRules, TokenVerifier, sign_token
 from realtime_service.web import broadcasts, health, problems, status
 from realtime_service.web.access_log import AccessLog
@@ -49,7 +50,7 @@ class Service:
         self.registry = CollectorRegistry()
         self.backlog_seconds = 5.0
         self.now = 0.0
-        self.limits = CallerLimits(1, 10, clock=lambda: self.now)
+        self.limits = CallerLimits[UserId](1, 10, clock=lambda: self.now)
         self.port: int
         self.session: ClientSession
 

@@ -38,14 +38,14 @@ def test_a_clock_that_goes_back_gives_nothing_away() -> None:
 
 
 def test_callers_do_not_share_a_bucket() -> None:
-    limits = CallerLimits(1, 1, clock=lambda: 0)
+    limits = CallerLimits[UserId](1, 1, clock=lambda: 0)
     assert limits.take(UserId(1)) == 0
     assert limits.take(UserId(1)) > 0
     assert limits.take(UserId(2)) == 0
 
 
 def test_the_memory_of_callers_is_bounded_and_the_one_not_seen_for_longest_is_forgotten() -> None:
-    limits = CallerLimits(1, 1, clock=lambda: 0, max_callers=2)
+    limits = CallerLimits[UserId](1, 1, clock=lambda: 0, max_callers=2)
     for user in (1, 2, 1, 3):
         limits.take(UserId(user))
     assert len(limits) == 2
