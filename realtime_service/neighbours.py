@@ -83,7 +83,7 @@ class Neighbours:
         asked = await self._ask(place.room.diagnosis, expected)
         answers = [answer for answer in asked.answers if answer.watching]
         for answer in answers:
-            place.room.peers.add(answer.sender)
+            place.room.peers |= {answer.sender}
         if expected is not None and asked.complete.is_set():
             place.room.acquainted = True
         words = [_word(answer) for answer in answers]
@@ -203,7 +203,7 @@ class Neighbours:
             if asked := self._asked.get(message.ask_id):
                 asked.answered(message)
             elif message.watching and (place := self._find(message.diagnosis_id)):
-                place.room.peers.add(message.sender)
+                place.room.peers |= {message.sender}
             return
         if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver):
             return
@@ -222,13 +222,13 @@ class Neighbours:
             case Proven():
                 place.perform(place.room.proved_elsewhere(message.event_ids))
             case Bye():
-                place.room.peers.discard(message.sender)
+                place.room.peers -= {message.sender}
             case TakeOver():
                 place.yield_device(message.device_key, (message.connected_at, message.connection_id))
 
     def _answer(self, place: Place, ask: Ask) -> None:
         """Say what is unproven here. From here on the asker is told of every event: behind this answer."""
-        place.room.peers.add(ask.sender)
+        place.room.peers |= {ask.sender}
         word = place.room.word()
         answer = Answer(
             sender=self._replicas.name,

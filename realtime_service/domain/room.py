@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal
+from typing import Final, Literal
 
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import ReceiptMode
@@ -47,6 +47,8 @@ class Member:
     """Another replica did not say what it holds: something may be missing."""
     floor: Stamp = NOWHERE
     """It gets of the stream what is behind this; what it is owed of the rest, it was sent when it arrived."""
+    late: bool = False
+    """The stream has not come to its floor."""
 
     @classmethod
     def of(
@@ -169,6 +171,10 @@ class _Arrival:
     """What was unproven here then, and what came since."""
 
 
+NO_PEERS: Final[frozenset[str]] = frozenset()
+"""One for all: an empty set takes 216 bytes, and there are many rooms."""
+
+
 class Room:
     """One diagnosis on this replica."""
 
@@ -193,7 +199,7 @@ class Room:
         self.devices: dict[str, Device] = {}
         self._members: dict[ConnectionId, Member] = {}
         self._unnamed: dict[ConnectionId, Member] = {}
-        self.peers: set[str] = set()
+        self.peers: frozenset[str] = NO_PEERS
         """Other replicas with clients of this diagnosis, by their node queues."""
         self.stream = RelayStream(clock)
         self.acquainted = False
@@ -202,7 +208,7 @@ class Room:
         """The shared session is open: the broker counts this replica among those that it may activate."""
         self._barrier: int | None = None  # the generation whose deliveries wait for it
         self._arriving: dict[ConnectionId, _Arrival] = {}  # members that do not get the shared stream yet
-        self._late: set[Member] = set()  # the stream has not come to their floor
+        self._late = 0  # how many members are
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -282,7 +288,7 @@ class Room:
         self._members.pop(member.id, None)
         self._unnamed.pop(member.id, None)
         self._arriving.pop(member.id, None)
-        self._late.discard(member)
+        self._keeps_up(member)
         if member.device and (device := self.devices.get(member.device)) and device.member is member:
             del self.devices[member.device]
         for record in self.shared.unproven():
@@ -481,8 +487,9 @@ class Room:
                 )  # somebody else may have it
         for event in proven:
             self.shared.had(event)
-        if self.stream.at < member.floor:
-            self._late.add(member)
+        if self.stream.at < member.floor and not member.late:
+            member.late = True
+            self._late += 1
         return [record for _, record in sorted(places.values(), key=lambda place: place[0])]
 
     def _floor(self, arrival: _Arrival, words: list[Word]) -> tuple[Stamp, Word | None]:
@@ -500,6 +507,10 @@ class Room:
         if leader is None or leader.at.epoch < known:
             return end_of(known), None
         return leader.at, leader
+
+    def _keeps_up(self, member: Member) -> None:
+        self._late -= member.late
+        member.late = False
 
     def _lead(self, window: SessionWindow) -> list[Effect]:
         """The first delivery on a channel says that the broker made this replica the active one."""
@@ -548,10 +559,12 @@ class Room:
         if event.user is not None or event.excluded is not None:
             members = [member for member in members if self._may_get(event, member)]
         if self._late:
-            self._late = {member for member in self._late if member.floor >= record.stamp}
-            members = [member for member in members if member not in self._late]
+            for member in self._members.values():
+                if member.floor < record.stamp:
+                    self._keeps_up(member)
+            members = [member for member in members if not member.late]
         for device in self.devices.values():
-            if device.seeding and device.member not in self._late and self._may_get(event, device.member):
+            if device.seeding and not device.member.late and self._may_get(event, device.member):
                 device.window.had(event.id)
                 members.append(device.member)
         return members

@@ -36,6 +36,24 @@ CLOSE_SECONDS: Final = 2.0
 class ClientConnection:
     """A socket in a room. `hub.Connection` and `timekeeper.Timed`."""
 
+    __slots__ = (
+        "_ask",
+        "_ends_with",
+        "_evicted",
+        "_flushing",
+        "_gone",
+        "_hub",
+        "_outbox",
+        "_socket",
+        "_timekeeper",
+        "_welcomed",
+        "_writer",
+        "connected_at",
+        "diagnosis",
+        "identity",
+        "member",
+    )
+
     def __init__(
         self,
         socket: "Socket",
@@ -330,6 +348,16 @@ class TurnWriter:
 
 class Socket:
     """An accepted WebSocket: raw frames out, numbered PINGs, one close handshake with an end."""
+
+    __slots__ = (
+        "_closing",
+        "_max_unsent_bytes",
+        "_nonce",
+        "_transport",
+        "ended",
+        "opened_at",
+        "ws",
+    )
 
     def __init__(self, ws: ProvingWebSocket, request: web.Request, max_unsent_bytes: int) -> None:
         """Raises ConnectionResetError when the client is gone already."""

@@ -8,7 +8,7 @@ takes out those that prove something; every other byte goes on as it came. (RFC 
 
 import json
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
@@ -35,13 +35,21 @@ class ProvingWebSocket(web.WebSocketResponse):
     They say whether they used one up.
     """
 
-    on_pong: Callable[[bytes], bool] | None = None
-    on_ack: Callable[[str], bool] | None = None
+    __slots__ = ("on_ack", "on_pong")
+
+    def __init__(self, **arguments: Any) -> None:
+        """`arguments`: those of `web.WebSocketResponse`."""
+        super().__init__(**arguments)
+        self.on_pong: Callable[[bytes], bool] | None = None
+        self.on_ack: Callable[[str], bool] | None = None
 
     def _post_start(self, request: web.BaseRequest, *rest: object) -> None:
         protocol = request.protocol
         early, protocol._message_tail = protocol._message_tail, b""  # what came with the handshake
         super()._post_start(request, *rest)  # type: ignore[arg-type]
+        # Of no use any more, and together some 2 KiB: what reads requests, and where they wait for each other.
+        protocol._parser = None
+        protocol._messages = ()  # type: ignore[assignment]
         protocol._payload_parser = parser = ProofsFirst(protocol._payload_parser, self._use)
         if early:
             parser.feed_data(early)

@@ -285,6 +285,8 @@ class WebSocketRoute:
 class _Conversation:
     """What an admitted client says."""
 
+    __slots__ = ("_connection", "_frames", "_socket", "_verifier")
+
     def __init__(
         self, connection: ClientConnection, socket: Socket, verifier: Verifier, settings: Settings
     ) -> None:

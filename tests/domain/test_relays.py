@@ -111,7 +111,7 @@ class Replica:
     def __init__(self, *, peers: Iterable[str] = ("another",)) -> None:
         self.room = Room(DiagnosisId(1))
         self.room.acquainted = True
-        self.room.peers.update(peers)
+        self.room.peers |= set(peers)
         self.sent: dict[Member, list[str]] = {}
         self.tag = 0
         self.generation = 0

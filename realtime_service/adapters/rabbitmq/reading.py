@@ -6,7 +6,6 @@ number that tells the same content published twice apart.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,9 +139,11 @@ class Occurrences:
     After a lost channel the unsettled ones come again, in order, and take up their numbers.
     """
 
+    __slots__ = ("_again", "_before", "_next", "_unsettled")
+
     def __init__(self) -> None:
-        self._next: Counter[str] = Counter()
-        self._before: Counter[str] = Counter()
+        self._next: dict[str, int] = {}
+        self._before: dict[str, int] = {}
         self._again: dict[str, list[int]] = {}
         self._unsettled: dict[int, tuple[str, int]] = {}
 
@@ -150,11 +151,11 @@ class Occurrences:
         """The occurrence number of the delivery `tag`, from 0."""
         if redelivered and (again := self._again.get(content)):
             number = again.pop(0)
-        elif redelivered and self._before[content]:
+        elif redelivered and content in self._before:
             number = self._before[content] - 1  # settled here, but the broker did not hear of it
         else:
-            number = self._next[content]
-            self._next[content] += 1
+            number = self._next.get(content, 0)
+            self._next[content] = number + 1
             if len(self._next) > REMEMBERED:
                 del self._next[next(iter(self._next))]
         self._unsettled[tag] = (content, number)

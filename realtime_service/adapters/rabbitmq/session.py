@@ -21,6 +21,7 @@ from contracts.ids import DiagnosisId
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.adapters.rabbitmq.connecting import translated
+from realtime_service.adapters.rabbitmq.flag import Flag
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
 from realtime_service.adapters.rabbitmq.parking import Parking
 from realtime_service.adapters.rabbitmq.reading import (
@@ -41,7 +42,7 @@ FIRST_DELAY_SECONDS: Final = 0.05
 LONGEST_DELAY_SECONDS: Final = 5.0
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
-MakeQueue = Callable[[], Awaitable[None]]
+MakeQueue = Callable[["Source"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,26 @@ class Source:
 class QueueSession:
     """Consumes `source` and tells `listener`; see `realtime_service.domain.ports.Session`."""
 
+    __slots__ = (
+        "_acknowledged",
+        "_channel",
+        "_deleted",
+        "_generation",
+        "_link",
+        "_listener",
+        "_occurrences",
+        "_opened",
+        "_parkable",
+        "_parking",
+        "_refusal",
+        "_released",
+        "_settled",
+        "_source",
+        "_task",
+        "_waiting",
+        "_wanted",
+    )
+
     def __init__(
         self,
         link: BrokerLink,
@@ -75,8 +96,8 @@ class QueueSession:
         self._channel: Channel | None = None
         self._generation = 0
         self._wanted = False
-        self._opened = asyncio.Event()
-        self._released = asyncio.Event()
+        self._opened = Flag()
+        self._released = Flag()
         self._refusal: Disconnect | None = None
         self._deleted = False
         """The queue was deleted: one of that name, whoever made it, does not hold what that one held."""
@@ -184,7 +205,7 @@ class QueueSession:
 
     async def _before_opening(self) -> None:
         await self._link.wait_up()
-        await self._source.before()
+        await self._source.before(self._source)
 
     async def _unless_released(self, wait: Coroutine[None, None, None]) -> bool:
         """Wait for something that may take for ever. False: the session was released meanwhile."""
@@ -194,13 +215,13 @@ class QueueSession:
         finally:
             self._waiting = None
             waiting.cancel()
-        return not self._released.is_set()
+        return not self._released.up
 
     async def _make(self) -> bool:
         try:
             self._listener.making()
             with translated():
-                await self._source.make()
+                await self._source.make(self._source)
         except Disconnect as refusal:
             self._refusal = refusal
             self._wanted = False

@@ -47,28 +47,21 @@ class RabbitSessions:
         self._publisher = publisher
         self._parking = parking
         self._limit = backlog_limit
+        # One pair for all sessions: there are many.
+        self._shared_is_made = self._ask_for_queue, self._bound
+        self._device_is_made = self._make_device_queue, _at_once
         self._occurrences: dict[str, Occurrences] = {}  # by queue, least recently opened first
         self._device_arguments = topology.device_arguments(limit=backlog_limit, queue_type=queue_type)
 
     def shared(self, diagnosis: DiagnosisId, listener: SessionListener) -> QueueSession:
         """The session on a diagnosis' shared queue."""
         queue = topology.shared_queue(diagnosis)
-        source = Source(
-            queue,
-            diagnosis,
-            self._limit,
-            make=lambda: self._ask_for_queue(diagnosis),
-            before=lambda: self._node.bound(diagnosis),
-        )
-        return self._session(source, listener)
+        return self._session(Source(queue, diagnosis, self._limit, *self._shared_is_made), listener)
 
     def device(self, diagnosis: DiagnosisId, key: str, listener: SessionListener) -> QueueSession:
         """The session on a device's queue."""
         queue = topology.device_queue(diagnosis, key)
-        source = Source(
-            queue, diagnosis, self._limit, lambda: self._make_device_queue(diagnosis, queue), _at_once
-        )
-        return self._session(source, listener)
+        return self._session(Source(queue, diagnosis, self._limit, *self._device_is_made), listener)
 
     def watch(self, diagnosis: DiagnosisId) -> None:
         """Hear of evictions from the diagnosis' queues."""
@@ -86,16 +79,19 @@ class RabbitSessions:
             del self._occurrences[next(iter(self._occurrences))]
         return QueueSession(self._link, source, listener, self._parking, occurrences)
 
-    async def _ask_for_queue(self, diagnosis: DiagnosisId) -> None:
+    async def _bound(self, source: Source) -> None:
+        await self._node.bound(source.diagnosis)
+
+    async def _ask_for_queue(self, source: Source) -> None:
         """Ask at the first-contact door, again and again, and wait for an answer. Raises PublishError or TimeoutError.
 
         The queue may be there before: it does not hold yet what is on its way into it.
         """
-        answer = self._node.expect(diagnosis)
+        answer = self._node.expect(source.diagnosis)
         try:
             async with asyncio.timeout(PROVISION_SECONDS):
                 while not answer.done():
-                    await self._ask(diagnosis)
+                    await self._ask(source.diagnosis)
                     await asyncio.wait([answer], timeout=ASK_AGAIN_SECONDS)
         finally:
             answer.cancel()
@@ -111,22 +107,25 @@ class RabbitSessions:
             headers={Header.REPLY_TO.value: self._node.name},
         )
 
-    async def _make_device_queue(self, diagnosis: DiagnosisId, queue: str) -> None:
+    async def _make_device_queue(self, source: Source) -> None:
         """Declare and bind. Raises BrokerUnavailable."""
         channel = await self._link.channel()
         try:
             with translated():
                 await channel.queue_declare(
-                    queue, durable=True, arguments=dict(self._device_arguments), timeout=RPC_TIMEOUT_SECONDS
+                    source.queue,
+                    durable=True,
+                    arguments=dict(self._device_arguments),
+                    timeout=RPC_TIMEOUT_SECONDS,
                 )
-                key = topology.routing_key(diagnosis)
-                await channel.queue_bind(queue, topology.DEVICES, key, timeout=RPC_TIMEOUT_SECONDS)
+                key = topology.routing_key(source.diagnosis)
+                await channel.queue_bind(source.queue, topology.DEVICES, key, timeout=RPC_TIMEOUT_SECONDS)
                 await channel.close(timeout=RPC_TIMEOUT_SECONDS)
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelPreconditionFailed):
                 raise
-            log.warning("queue_has_other_arguments", queue=queue)
+            log.warning("queue_has_other_arguments", queue=source.queue)
 
 
-async def _at_once() -> None:
+async def _at_once(_: Source) -> None:
     """Nothing is needed before."""

@@ -22,12 +22,12 @@ async def test_a_queue_that_is_deleted_before_it_is_consumed_is_made_again(
 ) -> None:
     made = count(1)
 
-    async def make() -> None:
+    async def make(_: Source) -> None:
         await channel.declare_queue(QUEUE, durable=True)
         if next(made) == 1:
             await channel.queue_delete(QUEUE)
 
-    async def nothing() -> None:
+    async def nothing(_: Source) -> None:
         pass
 
     async def prepare(_: BrokerConnection) -> None:
