@@ -55,7 +55,7 @@ def _node(path: tuple[str, ...], summary: str, parser: argparse.ArgumentParser) 
                     tuple(action.option_strings),
                     takes_value=action.nargs != 0,
                     choices=tuple(map(str, action.choices or ())),
-                    summary=(action.help or "") % {"default": action.default, "prog": parser.prog},
+                    summary=(action.help or "") % {**vars(action), "prog": parser.prog},
                 )
             )
         else:

@@ -11,9 +11,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,13 +28,16 @@ from realtime_service import logs
 from realtime_service.adapters.database import create_embedded_database
 from realtime_service.adapters.rabbitmq.connecting import broker_address, close, connect
 from realtime_service.cli import arguments
-from realtime_service.cli.demo_screen import Facts, screen
+from realtime_service.cli.demo_screen import Facts, line, screen
+from realtime_service.cli.findings_screen import has_colours
 from realtime_service.cli.outcome import Exit, Failed
 from realtime_service.cli.serve import cannot_listen
 from realtime_service.cli.token import signed
+from realtime_service.cli.waiting import told
 from realtime_service.domain.errors import BrokerUnavailable as BrokerCannotBeUsed
 from realtime_service.domain.identity import Scope
 from realtime_service.embedded.rabbitmq import Broker, BrokerUnavailable, obtain_broker
+from realtime_service.embedded.ways import Say
 from realtime_service.service import Service, serve
 from realtime_service.settings import Settings, load_settings
 
@@ -77,6 +81,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=arguments.port,
         help="port to listen on, instead of REALTIME_PORT (8000, or the next free one)",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print addresses and tokens as a line of JSON, the rest elsewhere"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,27 +93,27 @@ def run(args: argparse.Namespace) -> int:
     given = load_settings(env, host=args.host, port=args.port)
     with suppress(KeyboardInterrupt):
         try:
-            _run(env, given)
+            _run(env, given, as_json=args.json)
         except BrokerUnavailable as error:
             raise Failed(str(error)) from error
     return Exit.OK
 
 
-def _run(env: Mapping[str, str], given: Settings) -> None:
+def _run(env: Mapping[str, str], given: Settings, *, as_json: bool) -> None:
     amqp_url = given.amqp_url.get_secret_value() if "amqp_url" in given.model_fields_set else None
-    with (
-        obtain_broker(
-            amqp_url, management="management_url" not in given.model_fields_set, say=_say
-        ) as broker,
-        tempfile.TemporaryDirectory(prefix="realtime-demo-") as directory,
-    ):
-        settings = _settings(env, given, broker, Path(directory))
+    management = "management_url" not in given.model_fields_set
+    say = _say_aside if as_json else _say
+    with ExitStack() as stack:
+        with told("until RabbitMQ is there"):
+            broker = stack.enter_context(obtain_broker(amqp_url, management=management, say=say))
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-demo-"))
+        settings = _settings(env, given, broker, Path(directory), say)
         logs.configure(settings.log_level, settings.log_format)
         try:
-            asyncio.run(_show(settings, broker))
+            asyncio.run(_show(settings, broker, as_json=as_json))
         finally:
             _at_stop(signal.SIG_IGN)
-    _say("Stopped.")
+    say("Stopped.")
 
 
 def _at_stop(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -120,7 +127,7 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _settings(env: Mapping[str, str], given: Settings, broker: Broker, directory: Path) -> Settings:
+def _settings(env: Mapping[str, str], given: Settings, broker: Broker, directory: Path, say: Say) -> Settings:
     """What was set, and the demo's own for the rest."""
     own: dict[str, object] = {
         "jwt_secret": secrets.token_urlsafe(32),
@@ -137,16 +144,16 @@ def _settings(env: Mapping[str, str], given: Settings, broker: Broker, directory
         amqp_url=broker.amqp_url,
         database_url=f"sqlite:///{directory / 'demo.db'}",
         host=given.host,
-        port=_free_port(given.host, given.port),
+        port=_free_port(given.host, given.port, say),
     )
 
 
-def _free_port(host: str, wanted: int) -> int:
+def _free_port(host: str, wanted: int, say: Say) -> int:
     """`wanted`, or the next one that nobody listens on. Raises Failed."""
     for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
         if _is_free(host, port):
             if port != wanted:
-                _say(f"Port {wanted} is taken by another program: using {port}.")
+                say(f"Port {wanted} is taken by another program: using {port}.")
             return port
     raise Failed(f"port {wanted} and those after it are taken: choose another one (--port)")
 
@@ -164,14 +171,14 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-async def _show(settings: Settings, broker: Broker) -> None:
+async def _show(settings: Settings, broker: Broker, *, as_json: bool) -> None:
     """Serve, and print what to do with it once it can be done. Raises Failed."""
     if broker.source == "given":
         await _reach(broker.amqp_url)
     await create_embedded_database(settings.database_url.get_secret_value(), OWNERS)
     started: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(settings, started, demo_tokens=partial(_console_tokens, settings)))
-    telling = asyncio.create_task(_tell(settings, broker, started))
+    telling = asyncio.create_task(_tell(settings, broker, started, as_json=as_json))
     try:
         await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
         if telling.done():
@@ -205,24 +212,22 @@ async def _reach(amqp_url: str) -> None:
         raise Failed(f"the broker at {address} (REALTIME_AMQP_URL) cannot be used: {error}") from None
 
 
-async def _tell(settings: Settings, broker: Broker, started: "asyncio.Future[Service]") -> None:
+async def _tell(
+    settings: Settings, broker: Broker, started: "asyncio.Future[Service]", *, as_json: bool
+) -> None:
     service = await started
     server = arguments.local_url(settings.host, service.port)
-    await _ready(server)
-    _say(
-        screen(
-            Facts(
-                server=server,
-                token=signed(settings, OWNERS[123], expires_in_seconds=TOKEN_SECONDS),
-                operator_token=signed(
-                    settings, 1, expires_in_seconds=TOKEN_SECONDS, scopes=[Scope.OPERATOR.value]
-                ),
-                amqp_url=None if broker.source == "given" else broker.amqp_url,
-                management_url=broker.management_url,
-                console=settings.console,
-            )
-        )
+    with told("until everything is ready"):
+        await _ready(server)
+    facts = Facts(
+        server=server,
+        token=signed(settings, OWNERS[123], expires_in_seconds=TOKEN_SECONDS),
+        operator_token=signed(settings, 1, expires_in_seconds=TOKEN_SECONDS, scopes=[Scope.OPERATOR.value]),
+        amqp_url=None if broker.source == "given" else broker.amqp_url,
+        management_url=broker.management_url,
+        console=settings.console,
     )
+    _say(line(facts) if as_json else screen(facts, colours=has_colours(sys.stdout)))
 
 
 async def _ready(server: URL) -> None:
@@ -243,3 +248,7 @@ async def _ready(server: URL) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _say_aside(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -16,6 +16,8 @@ from contracts.topology import EXCHANGES, routing_key
 
 DIAGNOSIS: Final = DiagnosisId(123)
 
+_CYAN, _GREEN, _PLAIN = "\x1b[36m", "\x1b[32m", "\x1b[0m"
+
 _EVENT: Final = EffectivenessUpdate(
     diagnosis_id=DIAGNOSIS, recommendation_id=789, effectiveness=0.85, confidence=0.92, sample_size=100
 )
@@ -35,9 +37,40 @@ class Facts:
     """The page is there."""
 
 
-def screen(facts: Facts) -> str:
-    """The text; every command is a line of its own, two spaces in."""
-    socket = facts.server / "ws" / str(DIAGNOSIS) % {"token": facts.token}
+def line(facts: Facts) -> str:
+    """For scripts, in JSON: addresses and tokens. What is not ours to show is null."""
+    plain = facts.server.with_scheme("http")
+    return json.dumps(
+        {
+            "server": str(plain),
+            "websocket": str(_socket(facts)),
+            "console": str(plain / "console") if facts.console else None,
+            "diagnosis": DIAGNOSIS,
+            "token": facts.token,
+            "operator_token": facts.operator_token,
+            "amqp_url": facts.amqp_url,
+            "management_url": facts.management_url,
+        }
+    )
+
+
+def _socket(facts: Facts) -> URL:
+    return facts.server / "ws" / str(DIAGNOSIS) % {"token": facts.token}
+
+
+def screen(facts: Facts, *, colours: bool = False) -> str:
+    """The text; every command is a line of its own, two spaces in. In colours, what is to be copied stands out."""
+    lines = _text(facts).splitlines()
+    if colours:
+        lines = [
+            f"{_CYAN}{one}{_PLAIN}" if one.startswith("  ") else f"{_GREEN}{one}{_PLAIN}" if n == 1 else one
+            for n, one in enumerate(lines)
+        ]
+    return "\n".join(lines)
+
+
+def _text(facts: Facts) -> str:
+    socket = _socket(facts)
     plain = facts.server.with_scheme("http")
     program = program_again(Path(sys.argv[0]), Path.cwd())
     status = shlex.quote(str(plain / "ws" / "status"))

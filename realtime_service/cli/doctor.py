@@ -60,7 +60,7 @@ async def _examine() -> list[Finding]:
     except SettingsError as error:
         problem, advice = "the service does not start", "correct the variable; nothing else was looked at"
         return [wrong("settings", line, problem, advice) for line in error.problems]
-    async with told("looking"):
+    with told("looking"):
         found = await asyncio.gather(
             examine_broker(settings), examine_database(settings), examine_tokens(settings)
         )

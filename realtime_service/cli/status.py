@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import json
+import sys
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
@@ -11,20 +13,26 @@ from yarl import URL
 
 from contracts.http import StatusReport
 from realtime_service.cli import arguments
+from realtime_service.cli.findings_screen import has_colours
 from realtime_service.cli.outcome import Exit, Failed
+from realtime_service.cli.status_screen import LiveTable, table
 from realtime_service.cli.token import signed
+from realtime_service.cli.waiting import told, until_stopped
 from realtime_service.domain.identity import Scope
 from realtime_service.settings import load_settings
 
 ANSWER_SECONDS: Final = 10.0
 """The server itself gives its broker 5 s."""
 TOKEN_SECONDS: Final = 60.0
+WATCH_SECONDS: Final = 2.0
 
 _EPILOG: Final = """\
-Without --token, one is signed with REALTIME_JWT_SECRET, where that is set.
+Without --token, one is signed with REALTIME_JWT_SECRET, where that is set. On a terminal green is somebody connected,
+yellow are events that wait with nobody there, and red is a full backlog (100), or what the numbers leave out.
 
 examples:
   realtime-service status
+  realtime-service status --watch
   realtime-service status --server https://realtime.example.org --token - < operator.jwt
 """
 
@@ -41,68 +49,97 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     arguments.add_server(parser)
     parser.add_argument("--token", help="a token with the scope operator; - reads it from standard input")
-    parser.add_argument("--json", action="store_true", help="print the report as the server sent it")
+    parser.add_argument(
+        "--watch",
+        type=arguments.seconds,
+        nargs="?",
+        const=WATCH_SECONDS,
+        metavar="SECONDS",
+        help="show it again every SECONDS (default: %(const)g), until Ctrl-C",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as the server sent it, in one line"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print. Raises Failed, SettingsError."""
     server = arguments.server_of(args)
-    token = arguments.token_of(args) or signed(
-        load_settings(), 1, expires_in_seconds=TOKEN_SECONDS, scopes=[Scope.OPERATOR.value]
-    )
-    body = asyncio.run(_ask(server, token))
-    try:
-        report = StatusReport.model_validate_json(body)
-    except ValidationError:
-        raise Failed(f"{_address(server)} answered with something that is no status report") from None
-    print(json.dumps(json.loads(body)) if args.json else _table(report), flush=True)
+    given = arguments.token_of(args)
+    settings = None if given else load_settings()
+
+    def token() -> str:
+        if settings is None:
+            return given or ""
+        return signed(settings, 1, expires_in_seconds=TOKEN_SECONDS, scopes=[Scope.OPERATOR.value])
+
+    if args.watch is not None:
+        return asyncio.run(until_stopped(_keep_showing(server, token, args.watch, as_json=args.json)))
+    body = asyncio.run(_ask(server, token()))
+    report = _read(body, server)
+    print(_line(body) if args.json else "\n".join(table(report, colours=has_colours(sys.stdout))), flush=True)
     return Exit.OK
 
 
+def _read(body: bytes, server: URL) -> StatusReport:
+    try:
+        return StatusReport.model_validate_json(body)
+    except ValidationError:
+        raise Failed(f"{_address(server)} answered with something that is no status report") from None
+
+
+def _line(body: bytes) -> str:
+    return json.dumps(json.loads(body))
+
+
+async def _keep_showing(server: URL, token: Callable[[], str], seconds: float, *, as_json: bool) -> Exit:
+    """Ask again and again. Raises Failed for a refusal; a server that is away may come back."""
+    if as_json:
+        while True:
+            try:
+                print(_line(await _ask(server, token())), flush=True)
+            except _Away as away:
+                print(away, file=sys.stderr, flush=True)
+            await asyncio.sleep(seconds)
+    screen = LiveTable(_address(server), terminal=sys.stdout.isatty(), colours=has_colours(sys.stdout))
+    with screen.open():
+        while True:
+            try:
+                screen.show(_read(await _ask(server, token()), server))
+            except _Away as away:
+                screen.away(str(away))
+            await asyncio.sleep(seconds)
+
+
+class _Away(Failed):
+    """No answer, or one that it was not able to give."""
+
+
 async def _ask(server: URL, token: str) -> bytes:
-    """The body of the server's answer. Raises Failed."""
+    """The body of the server's answer. Raises Failed, and _Away where trying again may help."""
     at = _address(server)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as session,
-            session.get(
-                server / "ws" / "status",
-                headers={"Authorization": f"Bearer {token}"},
-                allow_redirects=False,  # the token is for this server
-            ) as answer,
-        ):
-            if answer.status != 200:
-                known = _REFUSALS.get(answer.status)
-                raise Failed(known or f"{at} answered {answer.status} instead of a status report")
-            return await answer.read()
+        with told(f"asking {at}"):
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as session,
+                session.get(
+                    server / "ws" / "status",
+                    headers={"Authorization": f"Bearer {token}"},
+                    allow_redirects=False,  # the token is for this server
+                ) as answer,
+            ):
+                if answer.status != 200:
+                    known = _REFUSALS.get(answer.status)
+                    wrong = Failed if known else _Away
+                    raise wrong(known or f"{at} answered {answer.status} instead of a status report")
+                return await answer.read()
     except TimeoutError:
-        raise Failed(f"{at} did not answer within {ANSWER_SECONDS:g} s") from None
+        raise _Away(f"{at} did not answer within {ANSWER_SECONDS:g} s") from None
     except aiohttp.ClientError as error:
-        raise Failed(
+        raise _Away(
             f"{at} cannot be asked ({arguments.reason(error)}): is the service running there?"
         ) from None
 
 
 def _address(server: URL) -> str:
     return f"{server.host}:{server.port}"
-
-
-def _table(report: StatusReport) -> str:
-    connections, waiting = report.connections_by_diagnosis, report.queued_messages_by_diagnosis
-    known = sorted({*connections, *waiting}, key=lambda text: (len(text), text))  # as numbers
-    rows: list[tuple[str, int | str, int | str]] = [
-        ("diagnosis", "connections", "waiting"),
-        *((diagnosis, connections.get(diagnosis, 0), waiting.get(diagnosis, 0)) for diagnosis in known),
-        ("total", report.total_connections, sum(waiting.values())),
-    ]
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{row[0]:<{width}}  {row[1]!s:>11}  {row[2]!s:>8}" for row in rows]
-    if report.truncated:
-        lines.append(
-            "What waits may be incomplete: it lists diagnoses that the replica that answered has seen"
-        )
-        lines[-1] += " (set REALTIME_MANAGEMENT_URL on the server to see all)."
-    if report.silent_replicas:
-        silent = ", ".join(map(repr, report.silent_replicas))  # a replica may have any name
-        lines.append(f"These replicas did not answer, and what they have is not counted: {silent}")
-    return "\n".join(lines)

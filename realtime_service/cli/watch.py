@@ -6,7 +6,6 @@ code decides whether to come back (`contracts.close_codes.ADVICE`).
 
 import argparse
 import asyncio
-import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,7 @@ from contracts.close_codes import ADVICE, REASONS, Advice, CloseCode
 from realtime_service.adapters.rabbitmq.backoff import delays
 from realtime_service.cli import arguments
 from realtime_service.cli.outcome import Exit, Failed
+from realtime_service.cli.waiting import until_stopped
 from realtime_service.cli.watch_connection import Connection, Ended
 from realtime_service.cli.watch_screen import EventLines, RawLines, Screen
 
@@ -92,7 +92,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch. Raises Failed, SettingsError."""
     screen: Screen = RawLines() if args.json else EventLines.on_standard_output()
-    return asyncio.run(_until_stopped(_within(args.timeout, watch(_wish(args), screen))))
+    return asyncio.run(until_stopped(_within(args.timeout, watch(_wish(args), screen))))
 
 
 def _wish(args: argparse.Namespace) -> Wish:
@@ -149,15 +149,3 @@ async def _within(seconds: float | None, work: Coroutine[Any, Any, Exit]) -> Exi
         if not limit.expired():
             raise
         return Exit.TIMED_OUT
-
-
-async def _until_stopped(work: Coroutine[Any, Any, Exit]) -> Exit:
-    """Close the connection properly at Ctrl-C and SIGTERM: the server then knows at once."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return Exit.OK

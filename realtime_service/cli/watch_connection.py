@@ -17,6 +17,7 @@ from contracts.ids import EventId
 from contracts.messages import SUBPROTOCOL, Ack, ErrorMessage, EventMessage, Gap, Pong, Welcome
 from realtime_service.cli.arguments import reason
 from realtime_service.cli.outcome import Failed
+from realtime_service.cli.waiting import told
 from realtime_service.cli.watch_screen import Message, Screen
 from realtime_service.domain.recent import RecentIds
 
@@ -61,14 +62,15 @@ class Connection:
         address = f"{self._url.host}:{self._url.port}"
         try:
             async with aiohttp.ClientSession() as session:
-                async with asyncio.timeout(HANDSHAKE_SECONDS):
-                    ws = await session.ws_connect(
-                        self._url,
-                        headers=self._headers,
-                        protocols=(SUBPROTOCOL,),
-                        autoping=False,
-                        timeout=aiohttp.ClientWSTimeout(ws_close=FAREWELL_SECONDS),
-                    )
+                with told(f"connecting to {address}"):
+                    async with asyncio.timeout(HANDSHAKE_SECONDS):
+                        ws = await session.ws_connect(
+                            self._url,
+                            headers=self._headers,
+                            protocols=(SUBPROTOCOL,),
+                            autoping=False,
+                            timeout=aiohttp.ClientWSTimeout(ws_close=FAREWELL_SECONDS),
+                        )
                 async with ws:
                     return await self._converse(ws)
         except aiohttp.WSServerHandshakeError as error:

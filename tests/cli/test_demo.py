@@ -20,6 +20,7 @@ from realtime_service.cli.demo_screen import Facts, program_again, screen
 from realtime_service.cli.outcome import Exit
 from realtime_service.embedded.rabbitmq import Broker, find_rabbitmq_server
 from tests.cli.processes import Running, environment, finished, running
+from tests.cli.terminal import terminal
 from tests.service.harness.waiting import until
 
 READY_SECONDS = 50.0
@@ -148,6 +149,33 @@ async def test_a_broker_that_is_named_is_used_and_its_password_not_shown(
     assert_empty(tmp_path)
 
 
+async def test_for_scripts_it_prints_a_line_of_json_and_nothing_else(broker: Broker, tmp_path: Path) -> None:
+    env = environment(amqp_url=broker.amqp_url) | {"TMPDIR": str(tmp_path)}
+    async with running("demo", "--port", "0", "--json", env=env) as process:
+        await process.prints('"operator_token"', seconds=READY_SECONDS)
+        given = json.loads(process.out[0])
+        assert (given["diagnosis"], given["amqp_url"]) == (123, None)
+        status = ("status", "--server", given["server"], "--token", given["operator_token"], "--json")
+        report = await finished(*status)
+        assert json.loads(report.out)["total_connections"] == 0
+        assert URL(given["websocket"]).query["token"] == given["token"]
+        await assert_console_is_open(URL(given["server"]))
+        process.signal(signal.SIGTERM)
+        done = await process.ended()
+    assert (done.code, len(done.out.splitlines()), done.err) == (Exit.OK, 1, "Stopped.")
+    assert str(URL(broker.amqp_url).password) not in done.out
+
+
+async def test_on_a_terminal_it_tells_for_how_long_it_waits(tmp_path: Path) -> None:
+    async with terminal("demo", "--port", "0", env=environment() | {"TMPDIR": str(tmp_path)}) as shown:
+        await shown.shows("until RabbitMQ is there … 1 s")
+        family = psutil.Process(shown.process.pid).children(recursive=True)
+        shown.process.send_signal(signal.SIGTERM)
+        assert (await shown.ended()).code == Exit.OK
+        await gone(family)
+    assert_empty(tmp_path)
+
+
 async def assert_console_is_open(server: URL) -> None:
     """The page takes tokens by itself, and they may look."""
     async with aiohttp.ClientSession() as session:
@@ -210,6 +238,13 @@ def test_the_console_is_named_first_where_there_is_one() -> None:
     lines = [line.strip() for line in screen(facts(console=True)).splitlines() if line.startswith("  ")]
     assert lines[0] == "http://127.0.0.1:8000/console"
     assert "/console" not in screen(facts())
+
+
+def test_in_colours_what_is_to_be_copied_stands_out() -> None:
+    plain, coloured = screen(facts()).splitlines(), screen(facts(), colours=True).splitlines()
+    assert coloured[1] == f"\x1b[32m{plain[1]}\x1b[0m"
+    for line, shown in zip(plain, coloured, strict=True):
+        assert (shown == f"\x1b[36m{line}\x1b[0m") is line.startswith("  ")
 
 
 def test_a_named_brokers_url_is_left_to_the_environment() -> None:
