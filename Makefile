@@ -1,7 +1,7 @@
 # GNU make 3.81 (macOS) and later. Everything is set up in .venv, once, and again only when the lock files change.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak bench check format lock clean
+.PHONY: help run test soak bench check audit format lock clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -26,11 +26,16 @@ soak: $(VENV)/.dev-ready ## faults at random on three replicas, for SECONDS=600 
 bench: $(VENV)/.dev-ready ## speed and memory beside nchan, RabbitMQ and others (ARGS="fanout --clients 500")
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-check: $(VENV)/.dev-ready ## lint, format, types, import rules
+check: $(VENV)/.dev-ready ## lint, security (ruff's S rules), format, types, import rules, versions that fit together
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo 'Not formatted: run `make format`.'; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --cache-dir $(VENV)/.import_linter_cache
+	@$(BIN)/uv pip check --quiet --python $(BIN)/python
+
+audit: $(VENV)/.dev-ready ## known weaknesses of the locked versions; asks PyPI's advisory service
+	@$(BIN)/uv tool run --quiet --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip --require-hashes \
+		--requirement deploy/requirements.txt
 
 format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff check --quiet --fix-only .

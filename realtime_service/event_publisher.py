@@ -22,6 +22,7 @@ from contracts.ids import MAX_EVENT_ID, EventId, UserId, UserIdField, parse_even
 from contracts.topology import EXCHANGES, Header, routing_key
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.domain.errors import EventInvalid, SettingsError
+from realtime_service.settings_text import trusting
 
 DEFAULT_AMQP_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
 APP_ID: Final = "realtime_service.publisher"
@@ -226,6 +227,12 @@ def _text(name: str, text: object) -> str:
 
 
 def _amqp_url() -> str:
+    """What the environment names, with the authorities that it names for TLS."""
+    authorities = os.environ.get("REALTIME_CA_FILE")
+    return trusting("cafile", _given_url(), Path(authorities) if authorities else None, "amqps")
+
+
+def _given_url() -> str:
     if url := os.environ.get("REALTIME_AMQP_URL"):
         return url
     if path := os.environ.get("REALTIME_AMQP_URL_FILE"):

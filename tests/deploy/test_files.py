@@ -109,7 +109,7 @@ def test_composed_files_are_there(compose: Any) -> None:
 
 async def test_the_secrets_of_compose_are_made_once(compose: Any, tmp_path: Path) -> None:
     (tmp_path / "compose").mkdir()
-    script = shutil.copy(DEPLOY / "compose/secrets.sh", tmp_path / "compose")
+    script = str(shutil.copy(DEPLOY / "compose/secrets.sh", tmp_path / "compose"))
     made = []
     for _ in range(2):
         code, said = await printed_by("sh", script)

@@ -70,16 +70,16 @@ async def world(amqps_url: str, database: Database, new_id: Callable[[], int]) -
 
 
 async def test_events_travel_by_tls_from_publisher_to_client(
-    world: World, authority: Authority, amqps_url: str
+    world: World, authority: Authority, amqps_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.start_replica(ca_file=authority.certificate)
     diagnosis = world.diagnosis()
     client = world.local_client("app")
     await client.connect(world.url(diagnosis))
     await until(lambda: client.is_welcome, "it is welcome")
-    variables = {"REALTIME_AMQP_URL": amqps_url, "REALTIME_CA_FILE": str(authority.certificate)}
-    trusting = load_settings(variables).amqp_url.get_secret_value()
-    async with EventPublisher(trusting) as publisher:
+    monkeypatch.setenv("REALTIME_AMQP_URL", amqps_url)
+    monkeypatch.setenv("REALTIME_CA_FILE", str(authority.certificate))
+    async with EventPublisher() as publisher:
         await publisher.broadcast_feedback_update(diagnosis, 1, 5, 0.5)
     await until(lambda: client.connections[0].events, "the event arrives")
 
