@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -14,6 +15,7 @@ from realtime_service.adapters.rabbitmq.pruning import SHARED_QUEUES, Pruned, Pr
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.cli import arguments
 from realtime_service.cli.outcome import Exit, Failed
+from realtime_service.cli.waiting import told
 from realtime_service.settings import Settings, load_settings
 
 IDLE_DAYS: Final = 30.0
@@ -94,7 +96,8 @@ async def _prune(settings: Settings, idle: timedelta, report: _Report) -> None:
         vhost=virtual_host(amqp_url),
         timeout_seconds=MANAGEMENT_SECONDS,
     ) as management:
-        queues = await management.states(SHARED_QUEUES)
+        with told("listing the queues"):
+            queues = await management.states(SHARED_QUEUES)
     reasons = {queue.name: why_kept(queue, idle, datetime.now(UTC)) for queue in queues}
     for name, reason in reasons.items():
         if reason or report.dry_run:
@@ -106,7 +109,14 @@ async def _prune(settings: Settings, idle: timedelta, report: _Report) -> None:
     connection = await connecting.connect(amqp_url, name="realtime prune")
     try:
         async with ConfirmedPublisher(amqp_url, name="realtime prune publishes") as publisher:
-            async for pruned in Pruning(connection, publisher).prune(unused, quorum):
+            pruning = Pruning(connection, publisher).prune(unused, quorum)
+            while (pruned := await _next(pruning)) is not None:
                 report.tell(pruned)
     finally:
         await connecting.close(connection)
+
+
+async def _next(pruning: AsyncIterator[Pruned]) -> Pruned | None:
+    """What became of the next queue; None after the last one."""
+    with told("waiting whether anybody still uses them"):
+        return await anext(pruning, None)

@@ -14,6 +14,7 @@ from contracts.ids import EventId
 from realtime_service import logs
 from realtime_service.cli import arguments
 from realtime_service.cli.outcome import Exit, Failed
+from realtime_service.cli.waiting import told
 from realtime_service.domain.errors import EventInvalid
 from realtime_service.publisher import EventOptions, EventPublisher
 
@@ -161,7 +162,8 @@ def run(args: argparse.Namespace) -> int:
             "user_id": args.user,
             "exclude_connection_id": args.exclude_connection,
         }
-        event_id = asyncio.run(_publish(body, args.amqp_url, args.timeout, options))
+        with told("waiting for the broker's confirm"):
+            event_id = asyncio.run(_publish(body, args.amqp_url, args.timeout, options))
     except (BodyInvalid, EventInvalid) as error:
         raise Failed(f"{error}; nothing was sent", Exit.USAGE) from None
     print(event_id, flush=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from realtime_service.cli.outcome import Exit
 from realtime_service.cli.watch import Wish, watch
 from tests.cli.processes import Finished, Service, environment, finished, signed
 from tests.cli.recording import Recording
+from tests.cli.terminal import on_a_terminal
 
 NOBODY = "amqp://user:hunter2@127.0.0.1:1/"
 FEEDBACK = ("--feedback-id", "5", "--rating", "4", "--effectiveness", "0.7")
@@ -114,3 +116,13 @@ async def test_a_broker_setting_that_is_no_url_is_named_and_not_quoted() -> None
     assert done.code == Exit.USAGE
     assert done.complaint.startswith("REALTIME_AMQP_URL: ")
     assert "hunter2" not in done.complaint
+
+
+async def test_on_a_terminal_a_broker_that_takes_its_time_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
+        words = ("publish", "feedback", "--diagnosis", "1", *FEEDBACK, "--timeout", "2")
+        done = await on_a_terminal(*words, env=environment(amqp_url=url))
+    assert done.code == Exit.FAILED
+    assert "waiting for the broker's confirm … 1 s" in done.out
+    assert done.out.rpartition("\r\x1b[K")[2].startswith("realtime-service publish: ")

@@ -1,7 +1,10 @@
 """`realtime-service serve` and a RabbitMQ that is set up wrongly: a report and no start; later, no end."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -10,7 +13,7 @@ from aio_pika.abc import AbstractChannel
 from contracts import topology
 from realtime_service.cli.outcome import Exit
 from realtime_service.embedded.rabbitmq import Broker, PrivateRabbitMQ
-from tests.cli.processes import SECRET, Running, environment, finished, running
+from tests.cli.processes import SECRET, Running, environment, finished, running, signed
 from tests.cli.terminal import on_a_terminal
 from tests.service.harness.waiting import until_true
 from tests.support.amqp import connected, ctl, make_topology
@@ -108,6 +111,42 @@ async def test_a_queue_that_may_not_be_read_ends_the_start(node: PrivateRabbitMQ
     assert "queue 'diagnosis.unrouted'" in done.err
 
 
+async def test_a_user_with_few_permissions_serves_where_everything_is_in_place(
+    node: PrivateRabbitMQ, amqp_url: str, tmp_path: Path
+) -> None:
+    await make_topology(amqp_url)
+    vhost = amqp_url.rsplit("/", 1)[1]
+    own = r"^(diagnosis\.[1-9]|diagnosis\.0|realtime\.node\.)"
+    write = r"^(diagnosis\.[0-9]|diagnosis\.(unrouted|parked|feedback)|realtime\.node|amq\.default$)"
+    await ctl(node, "add_user", vhost, "sesame")
+    await ctl(node, "set_permissions", "-p", vhost, vhost, own, write, r"^(diagnosis\.|realtime\.node)")
+    with closing(sqlite3.connect(tmp_path / "own.db")) as connection, connection:
+        connection.execute("CREATE TABLE diagnoses (id INTEGER PRIMARY KEY, patient_id INTEGER NOT NULL)")
+        connection.execute("INSERT INTO diagnoses VALUES (7, 100)")
+    limited = f"amqp://{vhost}:sesame@127.0.0.1:{node.port}/{vhost}"
+    env = settings(limited) | {"REALTIME_DATABASE_URL": f"sqlite:///{tmp_path / 'own.db'}"}
+    async with running("serve", env=env) as serve:
+        await serve.prints('"broker_connected"')
+        assert '"topology_odd"' in "".join(serve.err)
+        watch = ("watch", f"http://127.0.0.1:{port_of(serve)}/ws/7", "--token", signed(100), "--count", "1")
+        event = (
+            "feedback",
+            "--diagnosis",
+            "7",
+            "--feedback-id",
+            "5",
+            "--rating",
+            "4",
+            "--effectiveness",
+            "0.7",
+        )
+        async with running(*watch, env=environment()) as client:
+            await client.prints("connected to diagnosis 7")
+            assert (await finished("publish", *event, env=env)).code == Exit.OK
+            assert (await client.ended()).code == Exit.OK
+    await ctl(node, "delete_user", vhost)
+
+
 async def test_workers_end_together_over_a_wrong_topology(amqp_url: str, channel: AbstractChannel) -> None:
     await spoil(channel)
     done = await finished("serve", "--workers", "2", env=settings(amqp_url))
@@ -148,10 +187,15 @@ async def test_a_topology_that_turns_wrong_later_ends_nothing_and_is_said_until_
         await until_true(lambda: said("ok"), "/readyz says that it is repaired")
 
 
+def port_of(serve: Running) -> int:
+    """Where it listens."""
+    (line,) = [json.loads(line) for line in serve.err if '"listening"' in line]
+    return int(line["port"])
+
+
 async def broker_of(serve: Running) -> str:
     """What `/readyz` says of the broker."""
-    (line,) = [json.loads(line) for line in serve.err if '"listening"' in line]
-    url = f"http://127.0.0.1:{line['port']}/readyz"
+    url = f"http://127.0.0.1:{port_of(serve)}/readyz"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return str((await answer.json())["checks"]["broker"])
 
