@@ -45,6 +45,8 @@ class NodeConfiguration:
 
     directory: Path
     management: bool
+    more: str = ""
+    """Lines of its `rabbitmq.conf` beside our own."""
     node: str = field(default_factory=lambda: _random("realtime") + "@localhost")
     user: str = field(default_factory=lambda: _random("realtime"))
     password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
@@ -88,7 +90,7 @@ class NodeConfiguration:
         management = _MANAGEMENT.format(management_port=self.management_port) if self.management else ""
         files = {
             ".erlang.cookie": secrets.token_hex(16),
-            "rabbitmq.conf": broker + management,
+            "rabbitmq.conf": broker + management + self.more,
             "enabled_plugins": "[rabbitmq_management]." if self.management else "[].",
             "rabbitmq-env.conf": "",
         }

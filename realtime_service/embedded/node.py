@@ -42,10 +42,10 @@ class PrivateRabbitMQ:
     directory: Path
     """All that it has on disk."""
 
-    def __init__(self, server: Path, directory: Path, *, management: bool) -> None:
+    def __init__(self, server: Path, directory: Path, *, management: bool, configuration: str = "") -> None:
         """Start it; `start_private_rabbitmq` is the way in."""
         self._server = server
-        self._its = its = NodeConfiguration(directory, management)
+        self._its = its = NodeConfiguration(directory, management, configuration)
         self._environment = its.environment()
         self._process: int | None = None
         self.directory, self.port = directory, its.port
@@ -158,12 +158,17 @@ class PrivateRabbitMQ:
 
 
 def start_private_rabbitmq(
-    *, management: bool = False, data_dir: Path | None = None, server: Path | None = None
+    *,
+    management: bool = False,
+    data_dir: Path | None = None,
+    server: Path | None = None,
+    configuration: str = "",
 ) -> PrivateRabbitMQ:
     """Start a node and wait until it accepts AMQP, some 5 s. Raises BrokerUnavailable.
 
     `data_dir` is where it keeps everything: a directory that is new or empty, and is removed with the node. `server` is
     the start script, found by itself if not given. `management` adds the management plugin and its HTTP port.
+    `configuration` is added to its `rabbitmq.conf`.
     """
     server = server or find_rabbitmq_server()
     if server is None:
@@ -171,7 +176,7 @@ def start_private_rabbitmq(
     for attempt in range(1, START_ATTEMPTS + 1):
         directory = _make_directory(data_dir)
         try:
-            return PrivateRabbitMQ(server, directory, management=management)
+            return PrivateRabbitMQ(server, directory, management=management, configuration=configuration)
         except (OSError, WatchdogFailure) as error:
             raise BrokerUnavailable(f"{server} could not be started: {error}") from error
         except BrokerUnavailable as error:

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 import pytest
 
+from realtime_service.embedded.loopback import free_ports
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ, start_private_rabbitmq
 from tests.service.harness.world import Database, World
+from tests.support.certificates import Authority
 
 ROOT: Final = Path(__file__).parents[2]
 USERS: Final = ("publisher", "service", "monitor", "operator")
@@ -28,10 +30,15 @@ class SetUpBroker:
 
     node: PrivateRabbitMQ
     passwords: Mapping[str, str]
+    tls_port: int
 
     def url(self, user: str) -> str:
         """The AMQP URL of one of its users."""
         return f"amqp://{user}:{self.passwords[user]}@127.0.0.1:{self.node.port}/realtime"
+
+    def tls_url(self, user: str) -> str:
+        """The same by TLS, with the name that its certificate has."""
+        return f"amqps://{user}:{self.passwords[user]}@localhost:{self.tls_port}/realtime"
 
     def management_url(self, user: str) -> str:
         """The same for the management API."""
@@ -56,8 +63,14 @@ def write_definitions(**environment: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def set_up_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUpBroker]:
-    """A private node with the definitions of `deploy/`, and passwords from files."""
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Issued the certificates of broker and database."""
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def set_up_broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[SetUpBroker]:
+    """A private node with the definitions of `deploy/`, passwords from files, and a port for TLS."""
     directory = tmp_path_factory.mktemp("rabbitmq")
     passwords = {user: secrets.token_hex(16) for user in USERS}
     environment = {}
@@ -67,10 +80,16 @@ def set_up_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUpBro
     written = json.dumps(write_definitions(**environment))
     assert not any(password in written for password in passwords.values())
     (directory / "definitions.json").write_text(written)
-    node = start_private_rabbitmq(management=True)
+    (tls_port,) = free_ports(1)
+    issued = authority.issue("localhost")
+    tls = (
+        f"listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {authority.certificate}\n"
+        f"ssl_options.certfile = {issued.certificate}\nssl_options.keyfile = {issued.key}\n"
+    )
+    node = start_private_rabbitmq(management=True, configuration=tls)
     try:
         node.ctl("import_definitions", str(directory / "definitions.json"))
-        yield SetUpBroker(node, passwords)
+        yield SetUpBroker(node, passwords, tls_port)
     finally:
         node.stop()
 

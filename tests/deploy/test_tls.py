@@ -5,11 +5,10 @@ TLS to clients is the balancer's: see `test_balancers.py`.
 
 import pwd
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -17,21 +16,15 @@ import pytest
 from realtime_service.adapters.database import OwnershipDatabase
 from realtime_service.adapters.rabbitmq.connecting import close, connect
 from realtime_service.domain.errors import BrokerUnavailable, DatabaseUnavailable
-from realtime_service.embedded.loopback import free_ports
-from realtime_service.embedded.rabbitmq import start_private_rabbitmq
 from realtime_service.event_publisher import EventPublisher
 from realtime_service.settings import load_settings
+from tests.deploy.conftest import SetUpBroker
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import Database, World
 from tests.support.certificates import Authority
 from tests.support.postgresql import find_postgresql, private_postgresql
 
 HOST: Final = "localhost"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -43,41 +36,27 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 # The broker
 
 
-@pytest.fixture(scope="module")
-def amqps_url(authority: Authority) -> Iterator[str]:
-    """A broker that speaks TLS alone."""
-    node = start_private_rabbitmq()
-    try:
-        (port,) = free_ports(1)
-        issued = authority.issue(HOST)
-        configuration = node.directory / "rabbitmq.conf"
-        plain = configuration.read_text()
-        configuration.write_text(
-            f"{plain}\nlisteners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {authority.certificate}\n"
-            f"ssl_options.certfile = {issued.certificate}\nssl_options.keyfile = {issued.key}\n"
-        )
-        node.restart()
-        user = urlsplit(node.amqp_url)
-        yield f"amqps://{user.username}:{user.password}@{HOST}:{port}/"
-    finally:
-        node.stop()
+@pytest.fixture
+def amqps_url(set_up_broker: SetUpBroker) -> str:
+    return set_up_broker.tls_url("service")
 
 
 @pytest.fixture
-async def world(amqps_url: str, database: Database, new_id: Callable[[], int]) -> AsyncIterator[World]:
+async def tls_world(amqps_url: str, database: Database, new_id: Callable[[], int]) -> AsyncIterator[World]:
+    """Replicas that speak TLS with the broker."""
     async with World(amqps_url, database, new_id) as world:
         yield world
 
 
 async def test_events_travel_by_tls_from_publisher_to_client(
-    world: World, authority: Authority, amqps_url: str, monkeypatch: pytest.MonkeyPatch
+    tls_world: World, set_up_broker: SetUpBroker, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await world.start_replica(ca_file=authority.certificate)
-    diagnosis = world.diagnosis()
-    client = world.local_client("app")
-    await client.connect(world.url(diagnosis))
+    await tls_world.start_replica(ca_file=authority.certificate)
+    diagnosis = tls_world.diagnosis()
+    client = tls_world.local_client("app")
+    await client.connect(tls_world.url(diagnosis))
     await until(lambda: client.is_welcome, "it is welcome")
-    monkeypatch.setenv("REALTIME_AMQP_URL", amqps_url)
+    monkeypatch.setenv("REALTIME_AMQP_URL", set_up_broker.tls_url("publisher"))
     monkeypatch.setenv("REALTIME_CA_FILE", str(authority.certificate))
     async with EventPublisher() as publisher:
         await publisher.broadcast_feedback_update(diagnosis, 1, 5, 0.5)
