@@ -5,6 +5,7 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, TextIO
 
 from realtime_service.cli.watch_screen import printable
@@ -31,8 +32,12 @@ def width_of(stream: TextIO) -> int:
 
 
 def table(findings: Sequence[Finding], *, colours: bool, width: int) -> str:
-    """The table, errors last: that is where one looks on a terminal."""
-    in_order = sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
+    """The table, errors last, where one looks on a terminal; what is the same of several objects is said once."""
+    alike: dict[Finding, list[str]] = {}
+    for finding in findings:
+        alike.setdefault(replace(finding, object=""), []).append(finding.object)
+    together = [replace(finding, object=", ".join(objects)) for finding, objects in alike.items()]
+    in_order = sorted(together, key=lambda finding: list(Severity).index(finding.severity))
     return "\n".join(line for finding in in_order for line in _lines(finding, colours, width))
 
 
