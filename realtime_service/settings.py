@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     it with `REALTIME_TRUSTED_PROXIES`, and to what a clinic behind one address needs."""
     address_refusals_per_second: float = Field(10, gt=0, le=100_000)
     """Refusals (1008) a second that one address may cause for long, and 30 times as many at once; beyond, its
-    connections get 429 until then. Who has a good token is counted by neither."""
+    connections get 429 for as long. Those with a good token are not counted."""
     auth_timeout_seconds: float = Field(5, ge=0.1, le=60)
     """Seconds a connection without a token may take to send its `auth` frame: strangers hold no sockets."""
     join_timeout_seconds: float = Field(10, ge=1, le=60)
