@@ -81,7 +81,9 @@ class Subject:
 
     async def start(self) -> None:
         """A new replica, a new diagnosis, two clients."""
-        self.replica = await self.world.start_replica(receipt_timeout_seconds=30, broadcast_burst=1_000_000)
+        self.replica = await self.world.start_replica(
+            receipt_timeout_seconds=30, broadcast_burst=1_000_000, address_refusals_per_second=100_000
+        )
         self.address = self.replica.address
         self.diagnosis = self.world.diagnosis()
         self._seen = 0
