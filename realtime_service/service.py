@@ -38,6 +38,7 @@ from realtime_service.hub import Hub
 from realtime_service.metrics import Metrics
 from realtime_service.settings import Settings, require_token_settings
 from realtime_service.web import console
+from realtime_service.web.accepting import Acceptor, listen
 from realtime_service.web.access_log import (
     REQUESTS,
     AccessLog,
@@ -337,8 +338,7 @@ async def _listen(
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(
-        runner, settings.host, settings.port, backlog=LISTEN_BACKLOG, reuse_port=share_port or None
-    )
-    await site.start()
-    return int(runner.addresses[0][1])
+    assert runner.server is not None
+    sockets = await listen(settings.host, settings.port, backlog=LISTEN_BACKLOG, share_port=share_port)
+    stack.push_async_callback(Acceptor(sockets, runner.server).close)
+    return int(sockets[0].getsockname()[1])

@@ -9,7 +9,7 @@ from tests.bench.measuring import Bench, Result, Target, percentile
 from tests.bench.peers.nchan import nchan
 from tests.bench.peers.scratch import replaced
 from tests.bench.peers.this_service import targets, this_service
-from tests.bench.processes import Missing
+from tests.bench.processes import Missing, cpu_seconds
 from tests.bench.rows.latency import PER_SECOND, steadily
 
 CLIENTS: Final = 5000
@@ -39,8 +39,10 @@ async def connecting(bench: Bench) -> Result:
             await there.reset()
             live = asyncio.create_task(steadily(upstream, others, 60 * PER_SECOND))
             try:
+                before = [cpu_seconds(pid) for pid in (ours.pid, bench.node.pid)]
                 async with crowd(ours.port, targets(coming), "welcome", at_once=clients) as them:
                     seen = await them.connected()
+                    after = [cpu_seconds(pid) for pid in (ours.pid, bench.node.pid)]
                     values = sorted(value / 1000 for value in await there.latencies())
             finally:
                 live.cancel()
@@ -49,6 +51,8 @@ async def connecting(bench: Bench) -> Result:
         RATE: clients / (seen.connecting_ns / 1e9),
         LONGEST: seen.longest_connect_ns / 1e9,
         OTHERS_P99: percentile(values, 0.99) if values else 0.0,
+        "CPU ms per connect": (after[0] - before[0]) / clients * 1000,
+        "of the broker": (after[1] - before[1]) / clients * 1000,
     }
     await delete_queues(url, everybody)
     protocols: dict[str, Protocol] = {"nchan": "plain", "replaced module": "welcome"}
