@@ -56,6 +56,10 @@ class Connection(Walker, Protocol):
     connected_at: float
     """When its handshake came, in Unix seconds."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and waits for the network."""
+
     def tell_gap(self, evicted: int | None) -> None:
         """Tell the client that events were dropped."""
 
@@ -200,7 +204,10 @@ class _Listener:
             self._hub.neighbours.back(self._place)
 
     def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
-        self._hub.metrics.delivered.inc()
+        metrics = self._hub.metrics
+        metrics.delivered.inc()
+        stages = metrics.stages_of(event)
+        (stages.returned if redelivered else stages.consumed).inc()
         if self._hub.observer:
             self._hub.observer.delivered(self._key, event, redelivered=redelivered)
         if self._current:
@@ -251,6 +258,8 @@ class Hub:
         self._quota = DeviceQuota(new_devices_per_day)
         self._places: dict[DiagnosisId, _Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        metrics.sessions.set_function(lambda: sum(1 + len(each.devices) for each in self._places.values()))
+        metrics.unsent.set_function(lambda: sum(each.unsent_bytes for each in self.connections()))
 
     # What the WebSocket route calls
 
@@ -290,6 +299,7 @@ class Hub:
         if place.crowd is not None:
             place.crowd.left(connection)
         self.metrics.connections.dec()
+        self.metrics.proof_times.left(member)
         if self.observer:
             self.observer.came_or_left(connection.diagnosis, member)
             if owed := member.receipts.owed:
@@ -503,7 +513,9 @@ class Hub:
         owed = receipts.owed if self.observer else ()
         effects = decide(place.room)
         proven = unproven - receipts.unproven
-        self.metrics.proven.inc(proven)
+        if proven:
+            self.metrics.proven.inc(proven)
+            self.metrics.proof_times.proved(connection.member)
         if self.observer and proven:
             self.observer.proven(connection.diagnosis, connection.member, owed[:proven])
         if proven or receipts.answered != answered:
@@ -543,6 +555,8 @@ class Hub:
         event = send.event
         frame = text_frame(event.repeated_message if send.repeated else event.message)
         self.metrics.sent.inc(len(send.members))
+        if send.members:
+            self._measure(send)
         if self.observer:
             self.observer.sent(event, send.members, repeated=send.repeated)
         if len(send.members) > CROWD:
@@ -556,6 +570,13 @@ class Hub:
             if connection := place.connections.get(member.id):
                 connection.send(event.id, frame)
                 connection.ask()
+
+    def _measure(self, send: Send) -> None:
+        event, metrics = send.event, self.metrics
+        metrics.stages_of(event).sent.inc()
+        if event.published and not send.repeated:
+            metrics.delay.observe(max(0.0, time.time() - event.published))
+        metrics.proof_times.sent(event.id, send.members[0])
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -1,8 +1,56 @@
 """What an operator can count. No label carries a diagnosis or a user."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+import time
+from typing import Final, NamedTuple
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from contracts.events import EventType
+from contracts.ids import EventId
+from realtime_service.domain.event import Event
+from realtime_service.domain.room import Member
 from realtime_service.logs import TROUBLES
+
+SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Buckets of what should take milliseconds, up to what an operator is woken for."""
+_TYPE_AT: Final = len(b'{"type":"')
+"""Where the type stands in an event's message."""
+
+
+class Stages(NamedTuple):
+    """What became of the events of a type: counters."""
+
+    consumed: Counter
+    returned: Counter
+    sent: Counter
+
+
+class ProofTimes:
+    """How long proofs take, of one event to one client at a time: the next is looked at when that one is proven."""
+
+    __slots__ = ("_began", "_event", "_histogram", "_member")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._member: Member | None = None
+        self._event = EventId("")
+        self._began = 0.0
+
+    def sent(self, event: EventId, member: Member) -> None:
+        """An event was written to this client, among others."""
+        if self._member is None and member.receipts.mode != "none":
+            self._member, self._event, self._began = member, event, time.monotonic()
+
+    def proved(self, member: Member) -> None:
+        """This client proved something."""
+        if member is self._member and self._event not in member.receipts:
+            self._histogram.observe(time.monotonic() - self._began)
+            self._member = None
+
+    def left(self, member: Member) -> None:
+        """This client is gone."""
+        if member is self._member:
+            self._member = None
 
 
 class Metrics:
@@ -67,4 +115,54 @@ class Metrics:
         self.unanswered = Counter(
             "realtime_replicas_silent", "Joins that other replicas did not answer in time", registry=registry
         )
+        self.sessions = Gauge(
+            "realtime_sessions", "Queues that this replica consumes, or wants to", registry=registry
+        )
+        self.unsent = Gauge(
+            "realtime_unsent_bytes",
+            "Bytes that wait in this process for the networks of clients",
+            registry=registry,
+        )
+        events = Counter(
+            "realtime_events",
+            "Events by type: consumed, returned (delivered by the broker once more), sent to anybody",
+            ["type", "stage"],
+            registry=registry,
+        )
+        self._stages = {
+            kind.encode(): Stages(*(events.labels(type=kind, stage=stage) for stage in Stages._fields))
+            for kind in (*EventType, "other")
+        }
+        self.delay = Histogram(
+            "realtime_publish_to_sent_seconds",
+            "From publishing, by the publisher's clock, to the first write",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.proof_times = ProofTimes(
+            Histogram(
+                "realtime_sent_to_proven_seconds",
+                "From writing an event to a client to its proof, of one at a time",
+                buckets=SECONDS,
+                registry=registry,
+            )
+        )
+        self.relay_seconds = Histogram(
+            "realtime_relay_seconds",
+            "Until the broker had confirmed what was told to other replicas",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "realtime_event_loop_lag_seconds",
+            "How late the event loop woke a task, looked at four times a second",
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.broker_up = Gauge("realtime_broker_up", "1 while the broker connection is up", registry=registry)
+
+    def stages_of(self, event: Event) -> Stages:
+        """The counters of an event's type."""
+        message = event.message
+        kind = message[_TYPE_AT : message.find(b'"', _TYPE_AT)]
+        return self._stages.get(kind) or self._stages[b"other"]

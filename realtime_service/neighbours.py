@@ -5,6 +5,7 @@ what they hold, or did not say so in time, and then the newcomer is told that so
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, Protocol
@@ -264,6 +265,7 @@ class Neighbours:
             diagnosis_id=place.room.diagnosis,
             event=_relayed(relay.event, relay.stamp, repeated=relay.repeated),
         )
+        began = time.monotonic()
         while self._find(place.room.diagnosis) is place:
             try:
                 await self._replicas.tell_room(place.room.diagnosis, message)
@@ -273,6 +275,7 @@ class Neighbours:
                 await asyncio.sleep(RELAY_AGAIN_SECONDS)
             else:
                 self._metrics.relays_sent.inc()
+                self._metrics.relay_seconds.observe(time.monotonic() - began)
                 place.perform(place.room.relay_confirmed(relay.event.id))
                 return
 

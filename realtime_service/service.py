@@ -199,7 +199,7 @@ async def running(
             _kept_running(
                 link.run(prepare),
                 check.run(lambda: link.connection),
-                timekeeper.run(),
+                timekeeper.run(metrics.loop_lag.observe),
                 hub.run(),
                 announced(),
                 recheck.run(),

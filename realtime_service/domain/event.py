@@ -19,6 +19,8 @@ class Event:
     """A personal event: for this user's connections alone."""
     excluded: ConnectionId | None = None
     """This connection caused the event and does not need it."""
+    published: float = field(default=0.0, compare=False)
+    """Unix seconds by the publisher's clock; 0: it was not said, or the event was told by another replica."""
 
     @property
     def repeated_message(self) -> bytes:

@@ -118,6 +118,11 @@ class ClientConnection:
 
     # hub.Connection
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the network did not take yet."""
+        return self._socket.unsent_bytes
+
     def send(self, event: EventId, frame: bytes) -> None:
         """Send an event's frame, after the welcome and behind everything written before."""
         if self._socket.ended or self._ends_with is not None:
@@ -376,6 +381,11 @@ class Socket:
     def gone(self) -> bool:
         """Whether the client is known to be gone, without a word."""
         return self._transport.is_closing()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the network did not take yet."""
+        return self._transport.get_write_buffer_size()
 
     @property
     def write_anyhow(self) -> Callable[[bytes], object]:

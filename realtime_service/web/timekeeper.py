@@ -88,14 +88,16 @@ class Timekeeper:
         self._quiet.pop(connection, None)
         self._forget_expiry(connection)
 
-    async def run(self) -> None:
+    async def run(self, tell_lag: Callable[[float], None] = lambda _: None) -> None:
         """Look at what is due, for ever; after this process stood still, only once it has heard what came meanwhile."""
         loop = asyncio.get_running_loop()
         late = False
         while True:
             began = loop.time()
             await asyncio.sleep(TICK_SECONDS)
-            late = not late and loop.time() - began > 2 * TICK_SECONDS
+            took = loop.time() - began
+            tell_lag(max(0.0, took - TICK_SECONDS))
+            late = not late and took > 2 * TICK_SECONDS
             if not late:
                 self.look(loop.time(), time.time())
 

@@ -81,15 +81,15 @@ def content_key(message: Delivery, origin: Origin, salt: str = "") -> str:
     return digest.hexdigest()[:32]
 
 
-def published_at(message: Delivery, now: float) -> float:
-    """Unix seconds at which the event was published; `now` where the publisher did not say."""
+def published_at(message: Delivery, otherwise: float) -> float:
+    """Unix seconds at which the event was published; `otherwise` where the publisher did not say."""
     stamp = headers_of(message).get(Header.TIMESTAMP_MS)
     if isinstance(stamp, int) and not isinstance(stamp, bool) and 0 < stamp <= _LATEST * 1000:
         return stamp / 1000
     moment = message.properties.timestamp
     if isinstance(moment, datetime) and 0 < (seconds := moment.timestamp()) <= _LATEST:
         return seconds
-    return now
+    return otherwise
 
 
 def read_event(message: Delivery, diagnosis: DiagnosisId, event_id: EventId, now: float) -> Event:
@@ -102,14 +102,15 @@ def read_event(message: Delivery, diagnosis: DiagnosisId, event_id: EventId, now
     if body.diagnosis_id != diagnosis:
         raise EventInvalid("the routing key names another diagnosis than the body")
     headers = headers_of(message)
+    published = published_at(message, 0.0)
     frame = EventMessage(
         type=kind,
         diagnosis_id=diagnosis,
         event_id=event_id,
-        timestamp=rfc3339(published_at(message, now)),
+        timestamp=rfc3339(published or now),
         data=body.data(),
     )
-    return Event(event_id, diagnosis, frame.to_bytes(), _user(headers), _excluded(headers))
+    return Event(event_id, diagnosis, frame.to_bytes(), _user(headers), _excluded(headers), published)
 
 
 def _user(headers: Mapping[str, Any]) -> UserId | None:
