@@ -5,7 +5,15 @@ from tests.support.servers import (
     broker,
     chromium_program,
     postgresql_url,
+    promtool,
     pytest_collection_finish,
 )
 
-__all__ = ["balancer_programs", "broker", "chromium_program", "postgresql_url", "pytest_collection_finish"]
+__all__ = [
+    "balancer_programs",
+    "broker",
+    "chromium_program",
+    "postgresql_url",
+    "promtool",
+    "pytest_collection_finish",
+]

@@ -20,6 +20,7 @@ from tests.support.balancers import BalancerUnavailable, Kind, obtain_balancers
 from tests.support.chromium import BrowserUnavailable, obtain_chromium
 from tests.support.postgresql import SETTING as DATABASE_SETTING
 from tests.support.postgresql import DatabaseUnavailable, obtain_postgresql
+from tests.support.prometheus import PromtoolUnavailable, obtain_promtool
 
 BROKER_SETTING: Final = "REALTIME_TEST_AMQP_URL"
 
@@ -33,7 +34,15 @@ _OBTAIN: Final[dict[str, Callable[[Say], AbstractContextManager[object]]]] = {
     "postgresql_url": lambda say: obtain_postgresql(os.environ.get(DATABASE_SETTING), say=say),
     "chromium_program": obtain_chromium,
     "balancer_programs": obtain_balancers,
+    "promtool": obtain_promtool,
 }
+_UNAVAILABLE: Final = (
+    BalancerUnavailable,
+    BrokerUnavailable,
+    BrowserUnavailable,
+    DatabaseUnavailable,
+    PromtoolUnavailable,
+)
 _STARTED: Final = pytest.StashKey[dict[str, object]]()
 
 
@@ -69,6 +78,12 @@ def balancer_programs(pytestconfig: pytest.Config) -> dict[Kind, Path]:
     return cast("dict[Kind, Path]", _outcome(pytestconfig, "balancer_programs"))
 
 
+@pytest.fixture(scope="session")
+def promtool(pytestconfig: pytest.Config) -> Path:
+    """Prometheus' own reader of rules."""
+    return cast("Path", _outcome(pytestconfig, "promtool"))
+
+
 def on_its_own(broker: Broker, name: str) -> Broker:
     """The same broker, a virtual host of its own: replicas with different databases would share one first-contact door.
 
@@ -98,6 +113,6 @@ def _started(config: pytest.Config, name: str) -> Any:
         config.add_cleanup(stack.close)
         try:
             servers[name] = stack.enter_context(_OBTAIN[name](reporter.write_line if reporter else print))
-        except (BalancerUnavailable, BrokerUnavailable, BrowserUnavailable, DatabaseUnavailable) as error:
+        except _UNAVAILABLE as error:
             servers[name] = error
     return servers[name]

@@ -1,0 +1,95 @@
+"""`deploy/grafana`, `deploy/prometheus`, the runbook: metrics and labels that exist, and a paragraph for each alert."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from prometheus_client import Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from realtime_service.logs import TROUBLES
+from realtime_service.metrics import Metrics
+from realtime_service.web.access_log import REQUESTS
+from tests.deploy.conftest import ROOT, printed_by
+
+RULES: Final = ROOT / "deploy/prometheus/alerts.yml"
+DASHBOARD: Final = ROOT / "deploy/grafana/realtime.json"
+RUNBOOK: Final = (ROOT / "deploy/docs/runbook.md").read_text()
+OF_PROMETHEUS: Final = {"up": set[str]()}
+EVERYWHERE: Final = {"instance", "job"}
+
+
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def expressions() -> Iterator[str]:
+    for alert in alerts():
+        yield alert["expr"]
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"]
+
+
+def shown() -> dict[str, set[str]]:
+    """The samples that `/metrics` can show, and their labels."""
+    metrics = Metrics()
+    samples = dict(OF_PROMETHEUS)
+    collectors = {*metrics.registry._names_to_collectors.values(), TROUBLES, REQUESTS}
+    for collector in collectors:
+        assert isinstance(collector, MetricWrapperBase)
+        labels = set(collector._labelnames)
+        for family in collector.describe():
+            if isinstance(collector, Histogram):
+                samples |= {f"{family.name}_bucket": labels | {"le"}}
+                samples |= {f"{family.name}_{part}": labels for part in ("count", "sum")}
+            else:
+                samples[f"{family.name}_total" if family.type == "counter" else family.name] = labels
+    return samples
+
+
+def named_in(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:realtime_\w+|up)\b", expression))
+
+
+def labels_in(expression: str) -> set[str]:
+    by = [label for group in re.findall(r"\bby \(([^)]*)\)", expression) for label in group.split(", ")]
+    return {*by, *re.findall(r"(\w+)(?:=~|!~|!=|=)\"", expression)}
+
+
+@pytest.mark.parametrize("expression", [*expressions()])
+def test_an_expression_speaks_of_metrics_and_labels_that_exist(expression: str) -> None:
+    samples, named = shown(), named_in(expression)
+    assert named
+    assert named <= samples.keys()
+    assert labels_in(expression) <= EVERYWHERE.union(*(samples[name] for name in named))
+
+
+def test_an_expression_that_speaks_of_nothing_would_be_found() -> None:
+    assert not named_in("rate(realtime_unheard_of_total[5m])") <= shown().keys()
+    assert labels_in('sum by (a, b) (x{c="1", d=~"2"})') == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_an_alert_has_a_paragraph_in_the_runbook(alert: dict[str, Any]) -> None:
+    path, _, anchor = alert["annotations"]["runbook"].partition("#")
+    assert (path, anchor) == ("deploy/docs/runbook.md", alert["alert"].lower())
+    (paragraph,) = re.findall(rf"^### {alert['alert']}\n(.+?)(?:\n\n|\Z)", RUNBOOK, re.M | re.S)
+    assert len(paragraph) > 100
+    assert alert["labels"]["severity"] in ("page", "ticket")
+
+
+def test_the_runbook_has_no_paragraph_without_alert() -> None:
+    assert re.findall(r"^### (\w+)$", RUNBOOK, re.M) == [alert["alert"] for alert in alerts()]
+
+
+async def test_prometheus_reads_the_rules(promtool: Path) -> None:
+    code, said = await printed_by(str(promtool), "check", "rules", str(RULES))
+    assert code == 0, said
+    assert f"{len(alerts())} rules found" in said
