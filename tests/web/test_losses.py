@@ -92,6 +92,13 @@ async def no_utf8(replica: Replica, visitors: Visitors, diagnosis: int) -> None:
     assert (await client.closed())[0] == 1007
 
 
+async def an_unknown_opcode(replica: Replica, visitors: Visitors, diagnosis: int) -> None:
+    client = await visitors.raw(diagnosis)
+    await client.message()
+    await client.send(3, MARK.encode())
+    assert (await client.closed())[0] == 1002
+
+
 async def no_utf8_before_the_welcome(replica: Replica, visitors: Visitors, diagnosis: int) -> None:
     client = await visitors.raw_at(replica.path(diagnosis))
     await client.send(Opcode.TEXT, b"\xff")
@@ -147,6 +154,13 @@ CASES: dict[str, tuple[Case, str, dict[str, str], str, dict[str, object]]] = {
         {"code": 1009},
     ),
     "protocol": (no_utf8, CLOSED, {"code": "1007", "cause": "protocol"}, "connection_ended", {"code": 1007}),
+    "unknown opcode": (
+        an_unknown_opcode,
+        CLOSED,
+        {"code": "1002", "cause": "protocol"},
+        "connection_ended",
+        {"code": 1002},
+    ),
     "protocol, before the welcome": (
         no_utf8_before_the_welcome,
         CLOSED,
