@@ -17,7 +17,8 @@ from concurrent.futures import CancelledError, wait
 from typing import Any, Final, Unpack
 
 from contracts.ids import EventId
-from realtime_service.domain.errors import PublishError
+from realtime_service.domain.errors import EventInvalid as EventInvalid
+from realtime_service.domain.errors import PublishError as PublishError
 from realtime_service.event_publisher import EventOptions, EventPublisher
 
 CLOSE_SECONDS: Final = 5.0

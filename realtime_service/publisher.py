@@ -15,11 +15,14 @@ from collections.abc import AsyncGenerator
 from typing import Any, Unpack
 
 from contracts.ids import EventId
+from realtime_service.domain.errors import EventInvalid, PublishError
 from realtime_service.event_publisher import EventOptions, EventPublisher
 
 __all__ = [
+    "EventInvalid",
     "EventOptions",
     "EventPublisher",
+    "PublishError",
     "broadcast_effectiveness_update",
     "broadcast_feedback_update",
     "broadcast_recommendation_update",
