@@ -1,7 +1,8 @@
 """The contract as documents, built from the models and constants of this package, so that none can lie.
 
-AsyncAPI for WebSocket and RabbitMQ, OpenAPI for HTTP, a JSON Schema and an example of all that travels, and
-Markdown tables. `python -m contracts` writes the files, `python -m contracts --check` says which are stale.
+AsyncAPI for WebSocket and RabbitMQ, OpenAPI for HTTP, a JSON Schema and an example of all that travels,
+a reference and tables in Markdown. `python -m contracts` writes the files, `python -m contracts --check` says which are
+stale.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Final
 from contracts.documents.asyncapi import asyncapi
 from contracts.documents.examples import EXAMPLES
 from contracts.documents.openapi import openapi
+from contracts.documents.reference import reference
 from contracts.documents.shapes import SHAPES, Json
 from contracts.documents.tables import close_code_table, message_table
 
@@ -25,7 +27,10 @@ def files() -> dict[str, str]:
     documents: dict[str, Json] = {"asyncapi.json": asyncapi(), "openapi.json": openapi()}
     documents |= {f"schemas/{name}.json": shape.document() for name, shape in SHAPES.items()}
     documents |= {f"examples/{name}.json": value for name, value in EXAMPLES.items()}
-    return {path: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for path, value in documents.items()}
+    texts = {
+        path: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for path, value in documents.items()
+    }
+    return {**texts, "reference.md": reference(asyncapi(), openapi())}
 
 
 def stale(folder: Path = FOLDER) -> list[str]:
@@ -33,7 +38,7 @@ def stale(folder: Path = FOLDER) -> list[str]:
     wanted = files()
     found = {
         path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
-        for pattern in ("*.json", "schemas/*.json", "examples/*.json")
+        for pattern in ("*.json", "*.md", "schemas/*.json", "examples/*.json")
         for path in folder.glob(pattern)
     }
     return sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
