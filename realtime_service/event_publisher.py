@@ -20,6 +20,7 @@ from contracts.events import (
 )
 from contracts.ids import MAX_EVENT_ID, EventId, UserId, UserIdField, parse_event_id
 from contracts.topology import EXCHANGES, Header, routing_key
+from realtime_service import tracing
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.domain.errors import EventInvalid, SettingsError
 from realtime_service.settings_text import trusting
@@ -111,19 +112,22 @@ class EventPublisher:
             headers[Header.USER_ID.value] = _user_id(user_id)
         if exclude_connection_id is not None:
             headers[Header.EXCLUDE_CONNECTION.value] = _text("exclude_connection_id", exclude_connection_id)
-        if traceparent is not None:
-            headers[Header.TRACEPARENT.value] = _text("traceparent", traceparent)
-        await self._confirmed.publish(
-            EXCHANGES[body.event_type],
-            routing_key(body.diagnosis_id),
-            _bytes(body),
-            message_id=checked_id,
-            timeout_seconds=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
-            message_type=body.event_type.value,
-            app_id=self._app_id,
-            timestamp=now,
-            headers=headers,
-        )
+        exchange, encoded = EXCHANGES[body.event_type], _bytes(body)
+        said = None if traceparent is None else _text("traceparent", traceparent)
+        with tracing.publishing(exchange, checked_id, said) as traced:
+            if traced is not None:
+                headers[Header.TRACEPARENT.value] = traced
+            await self._confirmed.publish(
+                exchange,
+                routing_key(body.diagnosis_id),
+                encoded,
+                message_id=checked_id,
+                timeout_seconds=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
+                message_type=body.event_type.value,
+                app_id=self._app_id,
+                timestamp=now,
+                headers=headers,
+            )
         return checked_id
 
     async def broadcast_recommendation_update(

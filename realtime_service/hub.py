@@ -254,6 +254,8 @@ class Hub:
         self.on_room: Callable[[DiagnosisId], None] = lambda _: None
         """Told of every diagnosis that somebody watches."""
         self.observer: Observer | None = None
+        self.traced: Callable[[Event, int], None] | None = None
+        """Told of every event that is sent, and to how many."""
         self._join_timeout_seconds = join_timeout_seconds
         self._quota = DeviceQuota(new_devices_per_day)
         self._places: dict[DiagnosisId, _Place] = {}
@@ -559,6 +561,8 @@ class Hub:
             self._measure(send)
         if self.observer:
             self.observer.sent(event, send.members, repeated=send.repeated)
+        if self.traced is not None:
+            self.traced(event, len(send.members))
         if len(send.members) > CROWD:
             if place.crowd is None:
                 place.crowd = Crowd()

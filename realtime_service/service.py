@@ -15,6 +15,7 @@ from aiohttp import web
 
 from contracts import topology
 from contracts.replicas import ReplicaMessage
+from realtime_service import tracing
 from realtime_service.adapters.database import OwnershipDatabase
 from realtime_service.adapters.management import ManagementApi, virtual_host
 from realtime_service.adapters.rabbitmq.asking import QueueDepths
@@ -168,6 +169,7 @@ async def running(
             new_devices_per_day=settings.new_devices_per_day,
         )
         cluster = Cluster(replicas, replica, hub.connections_by_diagnosis, hub.unsettled_by_diagnosis)
+        hub.traced = tracing.deliveries()
         if settings.queue_type == "quorum":
             hub.neighbours.known = cluster.others
         backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))

@@ -19,6 +19,7 @@ from realtime_service.cli.workers import serve_with_workers
 from realtime_service.domain.errors import TopologyWrong
 from realtime_service.service import serve
 from realtime_service.settings import Settings, load_settings, require_token_settings
+from realtime_service.tracing import exporting
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.workers > 1:
             return serve_with_workers(settings, args.workers)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with exporting(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(settings, lifeline=args.worker))
     except OSError as error:
         raise cannot_listen(error, settings) from error

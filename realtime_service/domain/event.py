@@ -22,6 +22,9 @@ class Event:
     published: float = field(default=0.0, compare=False)
     """Unix seconds by the publisher's clock; 0: it was not said, or the event was told by another replica."""
 
+    trace: str | None = field(default=None, compare=False)
+    """The publisher's `traceparent` (W3C Trace Context), as it came."""
+
     @property
     def repeated_message(self) -> bytes:
         """The message for a connection on which it may be a repeat: the same object with `redelivered` added."""

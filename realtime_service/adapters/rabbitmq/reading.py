@@ -110,7 +110,15 @@ def read_event(message: Delivery, diagnosis: DiagnosisId, event_id: EventId, now
         timestamp=rfc3339(published or now),
         data=body.data(),
     )
-    return Event(event_id, diagnosis, frame.to_bytes(), _user(headers), _excluded(headers), published)
+    message_bytes = frame.to_bytes()
+    return Event(
+        event_id, diagnosis, message_bytes, _user(headers), _excluded(headers), published, _trace(headers)
+    )
+
+
+def _trace(headers: Mapping[str, Any]) -> str | None:
+    value = headers.get(Header.TRACEPARENT)
+    return value if isinstance(value, str) else None
 
 
 def _user(headers: Mapping[str, Any]) -> UserId | None:
