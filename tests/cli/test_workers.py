@@ -1,5 +1,6 @@
 """`serve --workers`: several replicas on one port; they end together, however that comes."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -138,9 +139,9 @@ async def test_the_workers_are_replicas_that_share_the_clients_of_a_port(service
         )
         event_id = (await finished(*publish, "--effectiveness", "0.7", env=service.env)).out
         assert {(await client.receive_json())["event_id"] for client in clients} == {event_id}
+        ending = [asyncio.create_task(client.receive()) for client in clients]  # each answers PINGs meanwhile
         serve.signal(signal.SIGTERM)
-        for client in clients:
-            assert (await client.receive()).data == 1012
+        assert {message.data for message in await asyncio.gather(*ending)} == {1012}
         assert (await serve.ended()).code == Exit.OK
 
 

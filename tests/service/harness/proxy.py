@@ -7,6 +7,7 @@ makes what one end wrote arrive much later, when that end may be gone.
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Self
 
 CHUNK: Final = 65536
@@ -32,7 +33,8 @@ class _Link:
 
     def cut(self) -> None:
         for end in self.ends:
-            end.transport.abort()
+            with suppress(AttributeError):  # Python 3.11: of a TLS transport that is closed already
+                end.transport.abort()
 
 
 class Proxy:
