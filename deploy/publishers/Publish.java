@@ -16,6 +16,10 @@ import java.util.concurrent.atomic.AtomicBoolean;
 
 public class Publish {
     public static void main(String[] args) {
+        if (args.length == 0 || !args[0].matches("[1-9][0-9]*")) {
+            System.err.println("the first argument is a diagnosis id");
+            System.exit(2);
+        }
         String diagnosis = args[0];
         String eventId = args.length > 1 ? args[1] : UUID.randomUUID().toString();
         String event = "{\"diagnosis_id\": " + Long.parseLong(diagnosis)

@@ -44,6 +44,7 @@ func publish(diagnosis int64, eventID string) error {
 		return err
 	}
 	returned := channel.NotifyReturn(make(chan amqp.Return, 1))
+	closing := channel.NotifyClose(make(chan *amqp.Error, 1))
 	limit, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	now := time.Now()
@@ -60,8 +61,17 @@ func publish(diagnosis int64, eventID string) error {
 	if err != nil {
 		return err
 	}
-	if !confirmation.Wait() {
-		return errors.New("the broker refused it")
+	confirmed := make(chan bool, 1)
+	go func() { confirmed <- confirmation.Wait() }()
+	select {
+	case taken := <-confirmed:
+		if !taken {
+			return errors.New("the broker refused it")
+		}
+	case closed := <-closing: // no such exchange, no permission
+		return closed
+	case <-limit.Done():
+		return errors.New("the broker did not confirm in time")
 	}
 	select {
 	case <-returned: // comes before the confirm
@@ -72,7 +82,10 @@ func publish(diagnosis int64, eventID string) error {
 }
 
 func main() {
-	diagnosis, err := strconv.ParseInt(os.Args[1], 10, 64)
+	diagnosis, err := int64(0), errors.New("none")
+	if len(os.Args) > 1 {
+		diagnosis, err = strconv.ParseInt(os.Args[1], 10, 64)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "the first argument is a diagnosis id")
 		os.Exit(2)
