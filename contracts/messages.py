@@ -5,12 +5,14 @@ Client to server there are three frames, and a client that sends none of them is
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import to_json
 
 from contracts.events import EventType
-from contracts.ids import ConnectionId, DiagnosisIdField, EventIdField
+from contracts.ids import ConnectionId, DiagnosisId, DiagnosisIdField, EventId, EventIdField
 
 SUBPROTOCOL: Final = "realtime.v1"
 BEARER_SUBPROTOCOL: Final = "bearer."
@@ -32,8 +34,14 @@ def rfc3339(unix_seconds: float) -> str:
 
     Raises ValueError (NaN) or OverflowError for what is no moment of the years 1 to 9999.
     """
-    moment = _EPOCH + timedelta(milliseconds=round(unix_seconds * 1000))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(round(unix_seconds * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(unix_seconds: int) -> str:
+    """Most events that pass within a second were published within it."""
+    return (_EPOCH + timedelta(seconds=unix_seconds)).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 class Frame(BaseModel):
@@ -98,6 +106,22 @@ class EventMessage(WebSocketMessage):
     data: dict[str, Any]
     redelivered: Annotated[Literal[True] | None, Field(exclude_if=lambda value: value is None)] = None
     """Present when this event was, or may have been, sent on another connection before."""
+
+
+_BEGINNINGS: Final = {kind: f'{{"type":"{kind}","diagnosis_id":'.encode() for kind in EventType}
+
+
+def event_message(
+    kind: EventType, diagnosis: DiagnosisId, event: EventId, timestamp: str, data: bytes
+) -> bytes:
+    """What `EventMessage.to_bytes` says, where `data` is JSON already: it was read once, and is not taken apart again."""
+    return b'%b%d,"timestamp":"%b","data":%b,"event_id":%b}' % (
+        _BEGINNINGS[kind],
+        diagnosis,
+        timestamp.encode(),
+        data,
+        to_json(event),
+    )
 
 
 class GapData(Frame):

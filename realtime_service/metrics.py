@@ -3,13 +3,14 @@
 import time
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.events import EventType
 from contracts.ids import EventId
 from realtime_service.domain.event import Event
 from realtime_service.domain.room import Member
 from realtime_service.logs import TROUBLES
+from realtime_service.tallies import Spread, Tallies, Tally, tally
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Buckets of what should take milliseconds, up to what an operator is woken for."""
@@ -20,9 +21,9 @@ _TYPE_AT: Final = len(b'{"type":"')
 class Stages(NamedTuple):
     """What became of the events of a type: counters."""
 
-    consumed: Counter
-    returned: Counter
-    sent: Counter
+    consumed: Tally
+    returned: Tally
+    sent: Tally
 
 
 class ProofTimes:
@@ -30,7 +31,7 @@ class ProofTimes:
 
     __slots__ = ("_began", "_event", "_histogram", "_member")
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, histogram: Spread) -> None:
         self._histogram = histogram
         self._member: Member | None = None
         self._event = EventId("")
@@ -61,13 +62,9 @@ class Metrics:
         registry.register(TROUBLES)
         self.connections = Gauge("realtime_connections", "Open, authenticated connections", registry=registry)
         self.rooms = Gauge("realtime_rooms", "Diagnoses with a connection here", registry=registry)
-        self.delivered = Counter("realtime_deliveries", "Events handed over by the broker", registry=registry)
-        self.sent = Counter(
-            "realtime_messages_sent", "Event messages written to connections", registry=registry
-        )
-        self.proven = Counter(
-            "realtime_messages_proven", "Event messages proved to have arrived", registry=registry
-        )
+        self.delivered = tally("realtime_deliveries", "Events handed over by the broker", registry)
+        self.sent = tally("realtime_messages_sent", "Event messages written to connections", registry)
+        self.proven = tally("realtime_messages_proven", "Event messages proved to have arrived", registry)
         self.parked = Counter(
             "realtime_events_parked", "Bad events brought to the parking queue", ["reason"], registry=registry
         )
@@ -123,41 +120,41 @@ class Metrics:
             "Bytes that wait in this process for the networks of clients",
             registry=registry,
         )
-        events = Counter(
+        events = Tallies(
             "realtime_events",
             "Events by type: consumed, returned (delivered by the broker once more), sent to anybody",
             ["type", "stage"],
-            registry=registry,
+            registry,
         )
         self._stages = {
-            kind.encode(): Stages(*(events.labels(type=kind, stage=stage) for stage in Stages._fields))
+            kind.encode(): Stages(*(events.labels(kind, stage) for stage in Stages._fields))
             for kind in (*EventType, "other")
         }
-        self.delay = Histogram(
+        self.delay = Spread(
             "realtime_publish_to_sent_seconds",
             "From publishing, by the publisher's clock, to the first write",
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
         self.proof_times = ProofTimes(
-            Histogram(
+            Spread(
                 "realtime_sent_to_proven_seconds",
                 "From writing an event to a client to its proof, of one at a time",
-                buckets=SECONDS,
-                registry=registry,
+                SECONDS,
+                registry,
             )
         )
-        self.relay_seconds = Histogram(
+        self.relay_seconds = Spread(
             "realtime_relay_seconds",
             "Until the broker had confirmed what was told to other replicas",
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
-        self.loop_lag = Histogram(
+        self.loop_lag = Spread(
             "realtime_event_loop_lag_seconds",
             "How late the event loop woke a task, looked at four times a second",
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
         self.broker_up = Gauge("realtime_broker_up", "1 while the broker connection is up", registry=registry)
 

@@ -7,7 +7,7 @@ from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 _REPEATED = b',"redelivered":true}'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """What a client is sent, and to whom it must not go."""
 

@@ -70,7 +70,7 @@ class Device:
     """What the shared window knows `to_come` includes all that was there when the device's queue was made."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Write an event to these members, behind everything written to them before, and note it in their receipts then."""
 
@@ -79,7 +79,7 @@ class Send:
     repeated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
     """Acknowledge all deliveries of a session up to `tag`, on the channel of that generation."""
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 from tests.bench.broker import private_broker
@@ -47,12 +48,8 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     pin(os.getpid(), first=False)
     size = Size(QUICK if args.quick else 1.0, args.clients)
-    results = asyncio.run(measure(args.rows or list(ROWS), size))
-    print(table(results))
     path = WORK / "result.json"
-    path.write_text(
-        json.dumps({"machine": _machine(), "rows": [asdict(result) for result in results]}, indent=1)
-    )
+    results = asyncio.run(measure(args.rows or list(ROWS), size, path))
     print(f"\n{path}")
     if not args.no_plots:
         with suppress(Missing):
@@ -60,9 +57,10 @@ def main() -> int:
     return int(any(not result.figures for result in results))
 
 
-async def measure(rows: list[str], size: Size) -> list[Result]:
-    """Measure rows one after another, on one broker."""
-    results = []
+async def measure(rows: list[str], size: Size, path: Path) -> list[Result]:
+    """Measure rows one after another, on one broker; each is printed, and written to `path`, once it is there."""
+    results: list[Result] = []
+    machine = _machine()
     with private_broker() as node:
         for number, row in enumerate(rows):
             _progress(number, len(rows), row)
@@ -73,7 +71,10 @@ async def measure(rows: list[str], size: Size) -> list[Result]:
                 RuntimeError,
             ) as error:  # time-outs and closed clients are OSErrors; the rest goes on
                 results.append(Result(row, "failed", missing=[f"{type(error).__name__}: {error}"]))
-        _progress(len(rows), len(rows), "")
+            _progress(number + 1, len(rows), "")
+            print(table(results[-1:]), flush=True)
+            found = {"machine": machine, "rows": [asdict(result) for result in results]}
+            path.write_text(json.dumps(found, indent=1))
     return results
 
 

@@ -24,6 +24,8 @@ EXCHANGE: Final = topology.EXCHANGES[EventType.RECOMMENDATION]
 CHANNELS: Final = 8
 """Queues are made on several channels: 600 a second instead of 260."""
 _NUMBERS: Final = itertools.count(1)
+_ROOMY: Final = "vm_memory_high_watermark.absolute = 8GB\n"
+"""An alarm, which blocks publishers, would be measured instead of what 20,000 queues with their consumers cost."""
 _WEB_MQTT: Final = """\
 [application:set_env(rabbitmq_mqtt, Key, Value, [{{persistent, true}}]) ||
     {{Key, Value}} <- [{{tcp_listeners, []}}, {{allow_anonymous, false}}]],
@@ -120,7 +122,7 @@ async def delete_queues(amqp_url: str, diagnoses: Iterable[int]) -> None:
 @contextmanager
 def private_broker() -> Iterator[PrivateRabbitMQ]:
     """A node for this run alone."""
-    node = start_private_rabbitmq()
+    node = start_private_rabbitmq(configuration=_ROOMY)
     try:
         pin(node.pid, first=False)
         yield node

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from contracts.events import EventType, explain
 from contracts.ids import DiagnosisId, EventId
-from contracts.messages import CLIENT_FRAME, Ack, Auth, EventMessage, Ping, rfc3339
+from contracts.messages import CLIENT_FRAME, Ack, Auth, EventMessage, Ping, event_message, rfc3339
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MS = 253_402_300_799_999
@@ -58,6 +59,28 @@ def test_a_time_in_milliseconds_is_read_back_as_itself(milliseconds: int) -> Non
 def test_what_is_no_time_of_the_years_1_to_9999_is_refused(seconds: float) -> None:
     with pytest.raises((ValueError, OverflowError)):
         rfc3339(seconds)
+
+
+@given(
+    st.sampled_from(EventType),
+    st.integers(1, 2**63 - 1),
+    st.text(min_size=1, max_size=128),
+    st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.floats(-1e9, 1e9)),
+)
+def test_a_message_put_together_is_the_message(
+    kind: EventType, diagnosis: int, event_id: str, data: dict[str, Any]
+) -> None:
+    message = EventMessage(
+        type=kind,
+        diagnosis_id=DiagnosisId(diagnosis),
+        event_id=EventId(event_id),
+        timestamp=rfc3339(1.5),
+        data=data,
+    )
+    put_together = event_message(
+        kind, message.diagnosis_id, message.event_id, message.timestamp, to_json(data)
+    )
+    assert put_together == message.to_bytes()
 
 
 def test_redelivered_is_left_out_unless_it_is_true() -> None:

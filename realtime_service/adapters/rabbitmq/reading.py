@@ -7,14 +7,13 @@ number that tells the same content published twice apart.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from contracts import topology
-from contracts.events import BodyInvalid, EventType, parse_body
+from contracts.events import BodyInvalid, EventType, read_body
 from contracts.ids import MAX_ID, ConnectionId, DiagnosisId, EventId, UserId, parse_event_id
-from contracts.messages import EventMessage, rfc3339
+from contracts.messages import event_message, rfc3339
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.amqp.channel import Delivery
 from realtime_service.adapters.rabbitmq.amqp.properties import UNREADABLE
@@ -26,8 +25,7 @@ REMEMBERED: Final = 1024
 _LATEST: Final = 253_402_300_799  # 9999-12-31, the last second RFC 3339 can write
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an event was published first."""
 
     exchange: str
@@ -45,9 +43,9 @@ def origin_of(message: Delivery, *, published_to: str | None = None) -> Origin:
     `published_to`: the exchange before the event was dead-lettered.
     """
     exchange = message.exchange if published_to is None else published_to
-    forwarded_from = headers_of(message).get(Header.ORIGIN_EXCHANGE)
-    if not exchange and isinstance(forwarded_from, str):
-        exchange = forwarded_from
+    if not exchange:
+        forwarded_from = headers_of(message).get(Header.ORIGIN_EXCHANGE)
+        exchange = forwarded_from if isinstance(forwarded_from, str) else ""
     return Origin(exchange, message.routing_key)
 
 
@@ -65,7 +63,7 @@ def declared_id(message: Delivery) -> EventId | None:
     if UNREADABLE in headers_of(message):
         raise EventInvalid("the AMQP properties cannot be read")
     text = message.properties.message_id
-    if text is None or text == "":
+    if not text:
         return None
     if (event_id := parse_event_id(text)) is None:
         raise EventInvalid("message_id must be 1 to 128 printable characters")
@@ -96,24 +94,17 @@ def read_event(message: Delivery, diagnosis: DiagnosisId, event_id: EventId, now
     """Read a delivery of a diagnosis' queue. Raises EventInvalid with a reason that quotes nothing of the body."""
     kind = event_type_of(origin_of(message))
     try:
-        body = parse_body(kind, message.body)
+        body, data = read_body(kind, message.body)
     except BodyInvalid as error:
         raise EventInvalid(str(error)) from error
     if body.diagnosis_id != diagnosis:
         raise EventInvalid("the routing key names another diagnosis than the body")
     headers = headers_of(message)
     published = published_at(message, 0.0)
-    frame = EventMessage(
-        type=kind,
-        diagnosis_id=diagnosis,
-        event_id=event_id,
-        timestamp=rfc3339(published or now),
-        data=body.data(),
-    )
-    message_bytes = frame.to_bytes()
-    return Event(
-        event_id, diagnosis, message_bytes, _user(headers), _excluded(headers), published, _trace(headers)
-    )
+    text = event_message(kind, diagnosis, event_id, rfc3339(published or now), data)
+    if not headers:
+        return Event(event_id, diagnosis, text, published=published)
+    return Event(event_id, diagnosis, text, _user(headers), _excluded(headers), published, _trace(headers))
 
 
 def _trace(headers: Mapping[str, Any]) -> str | None:
