@@ -466,7 +466,7 @@ class Room:
         arrival = self._arriving.pop(member.id, None) or _Arrival(0, False, deque())
         words = list(words)
         self.stream.whole = self.stream.whole or not member.unsure
-        member.floor, leader = self._floor(arrival, words)
+        member.floor, leader = self._floor(arrival, words, unsure=member.unsure)
         heard = words if member.unsure else [leader] if leader else []
         proven = [event for word in words for event in word.proven]
         self.shared.prove(proven)
@@ -492,11 +492,12 @@ class Room:
             self._late += 1
         return [record for _, record in sorted(places.values(), key=lambda place: place[0])]
 
-    def _floor(self, arrival: _Arrival, words: list[Word]) -> tuple[Stamp, Word | None]:
+    def _floor(self, arrival: _Arrival, words: list[Word], *, unsure: bool) -> tuple[Stamp, Word | None]:
         """From where on the stream is whole for a member that arrives, and who says what it is owed of the rest.
 
         The leader knows all that is not settled. Where nobody leads, all that is not settled comes again in the next
-        epoch, and what is still under way of an earlier one must not come before it.
+        epoch, and what is still under way of an earlier one must not come before it. Where somebody did not answer,
+        that one may lead, and go on with the epoch: then the stream goes on from here.
         """
         if arrival.leading:
             return Stamp(arrival.epoch, 0), None
@@ -505,7 +506,7 @@ class Room:
             return Stamp(self.stream.at.epoch, 0), None
         known = max([arrival.epoch, *(word.at.epoch for word in words)])
         if leader is None or leader.at.epoch < known:
-            return end_of(known), None
+            return max([self.stream.at, *(word.at for word in words)]) if unsure else end_of(known), None
         return leader.at, leader
 
     def _keeps_up(self, member: Member) -> None:

@@ -159,6 +159,14 @@ class Replicas(RuleBasedStateMachine):
             self._join(self.replicas[at])
 
     @rule(at=replica_numbers)
+    def nobody_answers_in_time(self, at: int) -> None:
+        """Whoever waits is welcomed; the others live, and go on."""
+        replica = self.replicas[at]
+        for client in replica.clients:
+            for silent in list(client.waits_for):
+                self._no_word_of(silent, replica, client)
+
+    @rule(at=replica_numbers)
     def the_first_client_leaves(self, at: int) -> None:
         replica = self.replicas[at]
         if len(replica.clients) > 1:
@@ -293,8 +301,7 @@ class Replicas(RuleBasedStateMachine):
         """The client was told to wait for it, and waits in vain."""
         if silent in client.waits_for:
             client.waits_for.discard(silent)
-            client.member.unsure = True
-            client.gaps += 1
+            client.member.unsure = True  # its welcome says so, of what was before it
             self._welcome_if_answered(replica, client)
 
     def _welcome_if_answered(self, replica: Replica, client: Client) -> None:

@@ -75,8 +75,15 @@ class TakesDeliveriesForProofs(Room):
 class TakesEveryRelay(Room):
     """A newcomer gets what is under way of an epoch whose leader said nothing."""
 
-    def _floor(self, arrival: _Arrival, words: list[Word]) -> tuple[Stamp, Word | None]:
-        return NOWHERE, super()._floor(arrival, words)[1]
+    def _floor(self, arrival: _Arrival, words: list[Word], *, unsure: bool) -> tuple[Stamp, Word | None]:
+        return NOWHERE, super()._floor(arrival, words, unsure=unsure)[1]
+
+
+class WaitsForAnotherEpoch(Room):
+    """A newcomer gets nothing of an epoch whose leader said nothing, though it may go on."""
+
+    def _floor(self, arrival: _Arrival, words: list[Word], *, unsure: bool) -> tuple[Stamp, Word | None]:
+        return super()._floor(arrival, words, unsure=False)
 
 
 BROKEN = (SendsOnWhatIsKnown, TakesDeliveriesForProofs)
@@ -167,4 +174,25 @@ def test_a_newcomer_while_the_active_replica_loses_its_channel_between_two_relay
         history.teardown()
     else:
         with pytest.raises(AssertionError, match=r"\[2, 1\]"):
+            history.teardown()
+
+
+@pytest.mark.parametrize("room", [Room, WaitsForAnotherEpoch], ids=lambda room: room.__name__)
+def test_a_newcomer_that_the_active_replica_did_not_answer_in_time(room: type[Room]) -> None:
+    """It was frozen for a moment, and goes on."""
+
+    class Hasty(Replicas):
+        make_room = room
+
+    history = Hasty()
+    history.begin()
+    history.publish(1)
+    history.all_arrives()
+    history.a_client_comes(1)
+    history.nobody_answers_in_time(1)
+    history.publish(2)
+    if room is Room:
+        history.teardown()
+    else:
+        with pytest.raises(AssertionError, match="lost"):
             history.teardown()
