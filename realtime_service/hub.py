@@ -469,7 +469,7 @@ class Hub:
     async def _seed(self, place: _Place, key: str) -> None:
         """Let a new device have what the shared session holds, then its own queue."""
         deadline = asyncio.get_running_loop().call_later(
-            SEEDING_SECONDS, lambda: self.perform(place, place.room.end_seeding(key))
+            SEEDING_SECONDS, lambda: self.perform(place, place.room.seeding_takes_too_long(key))
         )
         try:
             async with asyncio.timeout(SEEDING_SECONDS):

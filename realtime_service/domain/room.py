@@ -29,9 +29,10 @@ SHARED = None
 """The key of a room's shared session; a device session's key is its device key."""
 SessionKey = str | None
 
-GapCause = Literal["evicted", "full", "hole", "late", "barrier"]
+GapCause = Literal["evicted", "full", "hole", "late", "barrier", "seeding"]
 """The broker dropped an event; a queue was full when it was opened, or was lost; of what another replica relayed
-something is missing, came too late, or was waited for in vain."""
+something is missing, came too late, or was waited for in vain; a new device did not get in time what the shared queue
+held."""
 
 
 @dataclass(slots=True, eq=False)
@@ -442,6 +443,13 @@ class Room:
         device.seeding = False
         effects = self._hand_out(device_key, device.window.resume())
         return [*effects, *self._settle(device_key)]
+
+    def seeding_takes_too_long(self, device_key: str) -> list[Effect]:
+        """The shared stream did not come to its end in time, or nobody knows where that is: it may hold more."""
+        device = self.devices.get(device_key)
+        if device is None or not device.seeding:
+            return []
+        return [TellGap((device.member,), None, "seeding"), *self.end_seeding(device_key)]
 
     def evicted(self, session: SessionKey, event: EventId) -> list[Effect]:
         """The broker dropped an event from a session's queue. It is no gap for those who have it."""

@@ -530,7 +530,12 @@ class Promises(RuleBasedStateMachine):
         ]
         for client in late:
             client.owed.clear()
-            self._perform(self.room.end_seeding(client.device or ""))
+            effects = self.room.seeding_takes_too_long(client.device or "")
+            told = [effect for effect in effects if isinstance(effect, TellGap)]
+            self._check(
+                told == [TellGap((client.member,), None)], "something may be missing, and nobody says so"
+            )
+            self._perform(effects)
         return bool(late)
 
     def _heal(self) -> bool:

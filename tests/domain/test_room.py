@@ -524,10 +524,10 @@ def test_a_new_device_does_not_wait_for_ever(hub: Hub) -> None:
     phone = hub.join_device("phone", new=True)
     hub.deliver("a", to="phone")
     hub.refuse(to="phone")
-    assert hub.perform(hub.room.end_seeding("phone")) == []
+    assert hub.perform(hub.room.seeding_takes_too_long("phone")) == [TellGap((phone,), None)]
     assert hub.sent[phone] == ["a"]
     assert hub.proves(phone) == [Settle("phone", 1, 2)]
-    assert hub.perform(hub.room.end_seeding("phone")) == []
+    assert hub.perform(hub.room.seeding_takes_too_long("phone")) == []
     assert hub.perform(hub.room.shared_depth("phone", 0)) == []
 
 
