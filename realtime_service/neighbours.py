@@ -81,7 +81,7 @@ class Neighbours:
         if expected == 0:
             place.room.acquainted = True
             return [], True  # those known may be away for a moment: they are told of events all the same
-        asked = await self._ask(place.room.diagnosis, expected)
+        asked = await self._ask(place, expected)
         answers = [answer for answer in asked.answers if answer.watching]
         for answer in answers:
             place.room.peers |= {answer.sender}
@@ -102,19 +102,16 @@ class Neighbours:
         others = self.known()
         return None if others is None else len(others)
 
-    async def _ask(self, diagnosis: DiagnosisId, expected: int | None) -> "_Asked":
+    async def _ask(self, place: Place, expected: int | None) -> "_Asked":
         everybody = self.known is not None
         sender, ask_id = self._replicas.name, uuid.uuid4().hex
-        ask = Ask(sender=sender, diagnosis_id=diagnosis, ask_id=ask_id, everybody=everybody)
+        ask = Ask(sender=sender, diagnosis_id=place.room.diagnosis, ask_id=ask_id, everybody=everybody)
         asked = self._asked[ask_id] = _Asked(expected, everybody=everybody)
+        self._spawn(self._introduce(place, ask))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                if everybody:
-                    await self._replicas.tell_all(ask)
-                else:
-                    await self._replicas.tell_room(diagnosis, ask)
                 await asked.complete.wait()
-        except (TimeoutError, PublishError):
+        except TimeoutError:
             if expected is not None:
                 self._metrics.unanswered.inc()
                 log.warning("replicas_silent", expected=expected, answered=len(asked.answers))
@@ -166,7 +163,7 @@ class Neighbours:
     def back(self, place: Place) -> None:
         """The shared queue is consumed again. Who opened the room meanwhile does not know of this replica."""
         message = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
-        self._spawn(self._tell_room(place.room.diagnosis, message))
+        self._spawn(self._introduce(place, message))
 
     def take_over(self, place: Place, device: str, newer: tuple[float, str]) -> None:
         """A device connected here: (connect time, connection id)."""
@@ -258,6 +255,23 @@ class Neighbours:
             proven_ids=(),
         )
         self._spawn(self._tell(ask.sender, answer))
+
+    async def _introduce(self, place: Place, ask: Ask) -> None:
+        """Ask, also when nobody waits for the answer any more: who is not asked does not know of this replica.
+
+        It would go on without telling it of anything.
+        """
+        while self._find(ask.diagnosis_id) is place:
+            try:
+                if ask.everybody:
+                    await self._replicas.tell_all(ask)
+                else:
+                    await self._replicas.tell_room(ask.diagnosis_id, ask)
+            except PublishError as error:
+                log.warning("replicas_not_told", kind=ask.kind, error=str(error))
+                await asyncio.sleep(RELAY_AGAIN_SECONDS)
+            else:
+                return
 
     async def _relay(self, place: Place, relay: decided.Relay) -> None:
         message = Relay(

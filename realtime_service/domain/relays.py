@@ -84,8 +84,10 @@ class RelayStream:
             return Verdict.OVER
         self._at = stamp
         self.leading = False
-        if before == NOWHERE:
-            return Verdict.NEXT  # nothing was seen yet: newcomers ask for what was before
+        if (
+            before == NOWHERE
+        ):  # nothing was seen yet: newcomers asked for what was before, but not all answered
+            return Verdict.HOLE if stamp.sequence > 1 else Verdict.NEXT
         expected = before.sequence + 1 if stamp.epoch == before.epoch else 1
         return Verdict.NEXT if stamp.sequence == expected else Verdict.HOLE
 

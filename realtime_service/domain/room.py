@@ -404,7 +404,7 @@ class Room:
         if window := self.window(session):
             window.lost()
         if session is SHARED:
-            self.consuming = self.stream.leading = False
+            self.consuming = self.stream.leading = self.stream.whole = False
             self._barrier = None
             for device in self.devices.values():
                 device.bounded = False

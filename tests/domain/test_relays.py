@@ -30,9 +30,9 @@ def event(name: str) -> Event:
 # The stream
 
 
-def test_the_first_relay_is_the_next_wherever_it_stands() -> None:
+def test_the_first_relay_that_is_heard_is_taken_and_what_was_before_it_missed() -> None:
     stream = RelayStream()
-    assert stream.follow(Stamp(3, 7)) is Verdict.NEXT
+    assert stream.follow(Stamp(3, 7)) is Verdict.HOLE
     assert stream.at == Stamp(3, 7)
     assert stream.followed
 

@@ -1,14 +1,16 @@
 """A replica dies, or is replaced by the next version: clients come back, and nothing is lost."""
 
+import asyncio
 import signal
 from typing import Final
 
 import pytest
 
+from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.checker import Audience
 from tests.service.harness.proxy import Proxy
 from tests.service.harness.recorder import every_other
-from tests.service.harness.waiting import until
+from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, streaming_considerately, verdict
 
 COUNT: Final = 300
@@ -61,3 +63,47 @@ async def test_clients_come_back_to_another_replica_and_miss_nothing_when(
         for client in clients:
             await client.stop()
         await until(lambda: world.depth(f"diagnosis.{diagnosis}") == 0, "the queue is empty")
+
+
+@pytest.mark.parametrize("why", ["is frozen", "cannot be asked"])
+async def test_who_joins_while_the_active_replica(
+    fragile_world: World, fragile_broker: PrivateRabbitMQ, why: str
+) -> None:
+    """It hears nothing from there, is told so, and gets what is published afterwards all the same."""
+    world = fragile_world
+    active, other = await world.start_replica(), await world.start_replica(publish_timeout_seconds=1)
+    diagnosis = world.diagnosis()
+    recorder = await world.recorder()
+    here, there, late = (world.local_client(name) for name in ("here", "there", "late"))
+    first = await here.connect(world.url(diagnosis, address=active.address))
+    await until(lambda: here.is_welcome, "the first is welcome")
+    if why == "is frozen":
+        await there.connect(world.url(diagnosis, address=other.address))
+        await until(lambda: there.is_welcome, "the second is welcome")
+    await recorder.publish(diagnosis, 5)
+    await until(lambda: first.proven == 5, "the first events are proved")
+
+    if why == "is frozen":
+        active.signal(signal.SIGSTOP)
+    else:
+        await asyncio.to_thread(fragile_broker.ctl, "set_vm_memory_high_watermark", "0.0000001")
+        refused = await world.broadcast_feedback(world.diagnosis(), feedback_id=1)
+        assert refused.status == 503
+    try:
+        newcomer = await late.connect(world.url(diagnosis, address=other.address))
+        await until(lambda: late.is_welcome, "the newcomer is welcome")
+    finally:
+        active.signal(signal.SIGCONT)
+        await asyncio.to_thread(fragile_broker.ctl, "set_vm_memory_high_watermark", "0.4")
+
+    assert newcomer.welcome
+    assert newcomer.welcome["gap"]
+
+    async def gets_what_comes() -> bool:
+        await recorder.publish(diagnosis, 1)
+        return max(recorder.confirmed(diagnosis)) in newcomer.numbers
+
+    await until_true(gets_what_comes, "the newcomer gets what is published")
+    heard = len(newcomer.numbers)
+    await recorder.publish(diagnosis, 20)
+    await until(lambda: len(newcomer.numbers) == heard + 20, "and all that follows")
