@@ -202,6 +202,7 @@ class Neighbours:
                 asked.answered(message)
             elif message.watching and (place := self._find(message.diagnosis_id)):
                 place.room.peers |= {message.sender}
+                place.perform(place.room.answered_late(_word(message)))
             return
         if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver):
             return

@@ -356,6 +356,13 @@ class Room:
             effects += self._hand_out(SHARED, [record], relay=False)
         return [*effects, *self._settle(SHARED)]
 
+    def answered_late(self, word: Word) -> list[Effect]:
+        """The active replica answers, and nobody waits for it any more. Whatever it had told of its events is here."""
+        if self.stream.leading or not word.leading or not word.at.sequence or word.at <= self.stream.at:
+            return []
+        self.stream.follow(word.at)
+        return self._tell_gap_at(word.at, "late")
+
     def relay_confirmed(self, event: EventId) -> list[Effect]:
         """The broker has what the other replicas are told of this event."""
         self.shared.relay_confirmed(event)

@@ -480,3 +480,28 @@ def test_what_anybody_says_is_proven_is_not_owed_to_a_newcomer_although_the_lead
     ]
     replica.perform(replica.room.arrive(member, words))
     assert replica.sent[member] == ["b"]
+
+
+def test_an_answer_that_comes_too_late_says_what_was_missed_and_later_relays_are_no_hole() -> None:
+    replica = Replica()
+    phone = replica.join("phone")
+    assert replica.hear("a", 5, 1) == []
+    assert replica.perform(replica.room.answered_late(Word(Stamp(5, 3), leading=True))) == [
+        TellGap((phone,), None)
+    ]
+    assert replica.hear("d", 5, 4) == []
+    assert replica.sent[phone] == ["a", "d"]
+
+
+def test_an_answer_that_comes_too_late_and_tells_nothing_new_is_no_gap() -> None:
+    replica = Replica()
+    replica.join("phone")
+    assert replica.hear("a", 5, 1) == []
+    for word in (
+        Word(Stamp(5, 1), leading=True),
+        Word(Stamp(4, 9), leading=True),
+        Word(Stamp(6, 0), leading=True),
+        Word(Stamp(6, 2), leading=False),
+    ):
+        assert replica.room.answered_late(word) == []
+    assert replica.hear("b", 5, 2) == []
