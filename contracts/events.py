@@ -112,7 +112,9 @@ def read_body(event_type: EventType, body: bytes) -> tuple[EventBody, bytes]:
     try:
         parsed = kind.model_validate_json(body)
         data = parsed.data()
-        if b"NaN" in data or b"Infinity" in data:  # in a text, perhaps; as JSON pydantic lets such numbers pass
+        if (
+            b"NaN" in data or b"Infinity" in data
+        ):  # in a text, perhaps; as JSON pydantic lets such numbers pass
             kind.model_validate(from_json(body, allow_inf_nan=False))
     except ValidationError as error:
         if error.errors(include_input=False)[0]["type"] == "json_invalid":

@@ -114,7 +114,7 @@ _BEGINNINGS: Final = {kind: f'{{"type":"{kind}","diagnosis_id":'.encode() for ki
 def event_message(
     kind: EventType, diagnosis: DiagnosisId, event: EventId, timestamp: str, data: bytes
 ) -> bytes:
-    """What `EventMessage.to_bytes` says, where `data` is JSON already: it was read once, and is not taken apart again."""
+    """What `EventMessage.to_bytes` says; `data` is JSON already: it was read once, and is not taken apart."""
     return b'%b%d,"timestamp":"%b","data":%b,"event_id":%b}' % (
         _BEGINNINGS[kind],
         diagnosis,

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class Tally:
@@ -68,9 +67,10 @@ class Spread(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """For the registry."""
         family = HistogramMetricFamily(self._name, self._text)
-        below, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+        below = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
             below += count
-            buckets.append((floatToGoString(bound), below))
+            buckets.append((str(bound), below))
         family.add_metric((), buckets, self._sum)
         yield family

@@ -163,22 +163,19 @@ class Receipts:
 
     # Sending
 
-    def sent(self, event: EventId, size: int) -> None:
-        """Note an event as written, `size` bytes."""
-        self.step_out()
+    def sent(self, event: EventId, size: int) -> int | None:
+        """Note an event as written, `size` bytes. Returns the number of the PING to write behind it: every 16 KiB."""
+        if self._step:
+            self.step_out()
         self._covered = self._sent[event] = self._asked + 1
         self._bytes += size
+        return self.ping() if self._bytes >= PING_EVERY_BYTES and self.mode == "pong" else None
 
-    def ping_due(self, *, more_follows: bool) -> int | None:
-        """The number of the PING to write behind what was written; None when none is needed now.
-
-        One is due every 16 KiB, and, at the end of what is to be written, when none is outstanding.
-        """
-        if self.mode != "pong" or not self.uncovered:
+    def ping_due(self) -> int | None:
+        """The number of the PING to write at the end of what is to be written; None while another is outstanding."""
+        if self.answered != self._asked or self.mode != "pong" or not self.uncovered:
             return None
-        if self._bytes >= PING_EVERY_BYTES or (not more_follows and self.answered == self._asked):
-            return self.ping()
-        return None
+        return self.ping()
 
     def ping(self) -> int:
         """The number of a PING to be written now; it covers all that was written before."""

@@ -548,7 +548,8 @@ class Room:
             if record.event is None:
                 continue
             if session is SHARED:
-                effects += self._end_seeding_that_reached(record.event.id)
+                if self.devices:
+                    effects += self._end_seeding_that_reached(record.event.id)
                 if relay:
                     record.stamp = self.stream.next()
                     if not self.alone:
@@ -598,7 +599,7 @@ class Room:
 
     def _needed_by_nobody(self, event: Event) -> bool:
         """The connection that caused the event is here, and nobody else gets the shared stream: who should prove it?"""
-        if event.excluded not in self._members:
+        if event.excluded is None or event.excluded not in self._members:
             return False
         seeding = (device.member for device in self.devices.values() if device.seeding)
         return all(member.id == event.excluded for member in chain(self._unnamed.values(), seeding))
@@ -640,7 +641,7 @@ class Room:
         while (tag := window.settle()) is not None:
             effects.append(Settle(session, window.generation, tag))
             effects += self._hand_out(session, window.admit())
-        if session is SHARED:
+        if session is SHARED and self.devices:
             effects += self._end_seeding_where_through()
         return effects
 
@@ -655,7 +656,5 @@ class Room:
         return [] if self.shared.to_come else self._end_seeding(lambda device: device.bounded)
 
     def _end_seeding(self, reached: Callable[[Device], bool]) -> list[Effect]:
-        if not self.devices:
-            return []
         keys = [key for key, device in self.devices.items() if device.seeding and reached(device)]
         return [effect for key in keys for effect in self.end_seeding(key)]

@@ -95,7 +95,7 @@ class ClientConnection:
         """Ask for a proof of what was written, unless it is being asked."""
         if self._socket.ended or self._gone:
             return
-        if (number := self.member.receipts.ping_due(more_follows=False)) is not None:
+        if (number := self.member.receipts.ping_due()) is not None:
             if not self._socket.write(self._socket.ping(number)):
                 self.end(CloseCode.TRY_LATER)
                 return
@@ -127,10 +127,9 @@ class ClientConnection:
         """Send an event's frame, after the welcome and behind everything written before."""
         if self._socket.ended or self._ends_with is not None:
             return
-        receipts = self.member.receipts
-        receipts.sent(event, len(frame))
+        number = self.member.receipts.sent(event, len(frame))
         self._outbox.append(frame)
-        if (number := receipts.ping_due(more_follows=True)) is not None:
+        if number is not None:
             self._outbox.append(self._socket.ping(number))
         if not self._flushing:
             self._flush_soon()
@@ -224,7 +223,8 @@ class ClientConnection:
             return False
         proved = self._hub.pong(self, number)
         self._end_if_proven()
-        self._flush_soon()  # what was sent meanwhile may want a PING of its own
+        if self.member.receipts.uncovered:
+            self._flush_soon()  # what was sent meanwhile wants a PING of its own
         return proved
 
     def proof(self, payload: bytes) -> bool:
@@ -302,7 +302,7 @@ class ClientConnection:
         if receipts.mode == "pong" and receipts.uncovered:
             if not self._ask:
                 self._timekeeper.asks_later(self)
-            elif (number := receipts.ping_due(more_follows=False)) is not None:
+            elif (number := receipts.ping_due()) is not None:
                 self._outbox.append(self._socket.ping(number))
                 self._ask = False
         if self._outbox:

@@ -79,6 +79,9 @@ class ProofsFirst:
         """Take bytes, in whatever pieces they come; of a proof that comes in two, the other parser gets both."""
         if self._header:
             data, self._header = self._header + data, b""
+        elif not self._rest and _is_one_frame(data):
+            used = self._use(data[0], _payload(data, 0, len(data)))
+            return (False, b"") if used else self._after.feed_data(data)
         end = len(data)
         begun = 0  # of what is not handed on yet
         at = self._rest  # where a frame begins
@@ -103,6 +106,12 @@ class ProofsFirst:
     def feed_eof(self) -> None:
         """The connection is closed."""
         self._after.feed_eof()
+
+
+def _is_one_frame(data: bytes) -> bool:
+    """Whether this is a proof by itself, as most come."""
+    length = len(data) - _HEADER
+    return 0 <= length <= _LARGEST and data[1] == _MASKED + length and data[0] in (_PONG, _TEXT)
 
 
 def _may_prove(data: bytes, at: int, size: int) -> bool:

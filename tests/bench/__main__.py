@@ -60,7 +60,6 @@ def main() -> int:
 async def measure(rows: list[str], size: Size, path: Path) -> list[Result]:
     """Measure rows one after another, on one broker; each is printed, and written to `path`, once it is there."""
     results: list[Result] = []
-    machine = _machine()
     with private_broker() as node:
         for number, row in enumerate(rows):
             _progress(number, len(rows), row)
@@ -73,9 +72,14 @@ async def measure(rows: list[str], size: Size, path: Path) -> list[Result]:
                 results.append(Result(row, "failed", missing=[f"{type(error).__name__}: {error}"]))
             _progress(number + 1, len(rows), "")
             print(table(results[-1:]), flush=True)
-            found = {"machine": machine, "rows": [asdict(result) for result in results]}
-            path.write_text(json.dumps(found, indent=1))
+            write_down(results, path)
     return results
+
+
+def write_down(results: list[Result], path: Path) -> None:
+    """For programs: the machine, and all rows so far."""
+    found = {"machine": _machine(), "rows": [asdict(result) for result in results]}
+    path.write_text(json.dumps(found, indent=1))
 
 
 def _progress(done: int, total: int, row: str) -> None:
@@ -91,7 +95,7 @@ def _machine() -> dict[str, object]:
         "processors": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "until": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 

@@ -34,5 +34,5 @@ PLOTS = {"latency": latency, "scale": scale}
 
 if __name__ == "__main__":
     for found in json.loads(Path(sys.argv[1]).read_text())["rows"]:
-        if found["row"] in PLOTS:
+        if found["row"] in PLOTS and found["series"]:
             PLOTS[found["row"]](found, Path(sys.argv[2]))

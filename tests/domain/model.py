@@ -174,9 +174,9 @@ class Client:
     def write(self, event: Event) -> None:
         """As `ClientConnection.write`: the frame, and a PING if one is due within a burst."""
         self.sent.append(event.id)
-        self.member.receipts.sent(event.id, len(event.message))
+        number = self.member.receipts.sent(event.id, len(event.message))
         self._outbox.append(event.id)
-        if (number := self.member.receipts.ping_due(more_follows=True)) is not None:
+        if number is not None:
             self._outbox.append(number)
 
     def ping(self) -> None:
@@ -186,7 +186,7 @@ class Client:
 
     def flush(self) -> None:
         """The end of a loop turn: what was written leaves, a PING behind it."""
-        if (number := self.member.receipts.ping_due(more_follows=False)) is not None:
+        if (number := self.member.receipts.ping_due()) is not None:
             self._outbox.append(number)
         self._wire += self._outbox
         self._outbox.clear()

@@ -72,51 +72,46 @@ def test_a_pong_for_a_ping_that_was_never_sent_proves_nothing(forged: int) -> No
 
 
 def test_no_ping_is_due_while_more_follows_in_the_same_write() -> None:
-    assert sent("pong", A).ping_due(more_follows=True) is None
+    assert Receipts("pong").sent(A, 100) is None
 
 
 def test_a_ping_is_due_at_the_end_of_a_write_when_none_is_outstanding() -> None:
-    assert sent("pong", A).ping_due(more_follows=False) == 1
+    assert sent("pong", A).ping_due() == 1
 
 
 def test_no_second_ping_is_due_while_one_is_outstanding() -> None:
     receipts = sent("pong", A)
-    receipts.ping_due(more_follows=False)
+    receipts.ping_due()
     receipts.sent(B, 100)
-    assert receipts.ping_due(more_follows=False) is None
+    assert receipts.ping_due() is None
 
 
 def test_what_was_sent_meanwhile_calls_for_a_ping_once_the_pong_came() -> None:
     receipts = sent("pong", A)
     receipts.pong(receipts.ping())
     receipts.sent(B, 100)
-    assert receipts.ping_due(more_follows=False) == 2
+    assert receipts.ping_due() == 2
 
 
 def test_no_ping_is_due_when_all_that_was_sent_is_covered() -> None:
     receipts = sent("pong", A)
     receipts.ping()
-    assert receipts.ping_due(more_follows=False) is None
+    assert receipts.ping_due() is None
     receipts.pong(1)
-    assert receipts.ping_due(more_follows=False) is None
+    assert receipts.ping_due() is None
 
 
 def test_a_burst_is_pinged_every_16_kib_also_while_pings_are_outstanding() -> None:
     receipts = Receipts("pong")
-    due = []
-    for number in range(8):
-        receipts.sent(EventId(str(number)), PING_EVERY_BYTES // 2)
-        due.append(receipts.ping_due(more_follows=True))
+    due = [receipts.sent(EventId(str(number)), PING_EVERY_BYTES // 2) for number in range(8)]
     assert due == [None, 1, None, 2, None, 3, None, 4]
 
 
 def test_every_ping_starts_the_count_of_bytes_anew() -> None:
     receipts = sent("pong", A, size=PING_EVERY_BYTES - 1)
     receipts.ping()
-    receipts.sent(B, PING_EVERY_BYTES - 1)
-    assert receipts.ping_due(more_follows=True) is None
-    receipts.sent(C, 1)
-    assert receipts.ping_due(more_follows=True) == 2
+    assert receipts.sent(B, PING_EVERY_BYTES - 1) is None
+    assert receipts.sent(C, 1) == 2
 
 
 def test_a_client_owes_until_everything_is_proven() -> None:
@@ -161,8 +156,9 @@ def test_a_pong_proves_no_event_to_a_server_that_was_asked_for_acknowledgements(
 
 
 def test_no_ping_is_due_for_the_events_of_a_client_that_acknowledges() -> None:
-    receipts = sent("ack", A, size=PING_EVERY_BYTES)
-    assert receipts.ping_due(more_follows=False) is None
+    receipts = Receipts("ack")
+    assert receipts.sent(A, PING_EVERY_BYTES) is None
+    assert receipts.ping_due() is None
 
 
 def test_an_acknowledgement_proves_nothing_to_a_server_that_counts_pongs() -> None:
@@ -171,7 +167,7 @@ def test_an_acknowledgement_proves_nothing_to_a_server_that_counts_pongs() -> No
 
 def test_where_no_proof_can_be_had_what_was_written_is_taken_as_received() -> None:
     receipts = sent("none", A, B)
-    assert receipts.ping_due(more_follows=False) is None
+    assert receipts.ping_due() is None
     assert receipts.assume() == [A, B]
     assert not receipts.waiting
 

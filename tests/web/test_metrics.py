@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.ids import ConnectionId, EventId, UserId
 from realtime_service.domain.room import Member
 from realtime_service.metrics import ProofTimes
+from realtime_service.tallies import Spread
 from tests.service.harness.waiting import until_true
 from tests.web.conftest import StartReplica
 from tests.web.replica import Replica, Visitors
@@ -75,7 +76,7 @@ async def test_no_label_can_name_a_diagnosis_or_a_user(replica: Replica) -> None
 
 
 def test_a_client_that_leaves_is_waited_for_no_more() -> None:
-    histogram = Histogram("proofs", "Proofs", registry=CollectorRegistry())
+    histogram = Spread("proofs", "Proofs", (0.1, 1.0), CollectorRegistry())
     times = ProofTimes(histogram)
     first, second = (Member.of(ConnectionId(name), UserId(1), "ack", None) for name in "ab")
     for member in (first, second):
@@ -90,6 +91,6 @@ def test_a_client_that_leaves_is_waited_for_no_more() -> None:
     assert _count(histogram) == 1
 
 
-def _count(histogram: Histogram) -> float:
+def _count(histogram: Spread) -> float:
     (family,) = histogram.collect()
     return next(sample.value for sample in family.samples if sample.name.endswith("_count"))
