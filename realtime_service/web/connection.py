@@ -374,7 +374,7 @@ class Socket:
         self.ended = False
         self._transport = request.transport
         self._max_unsent_bytes = max_unsent_bytes
-        self._nonce = secrets.token_hex(4)
+        self._nonce = f"{secrets.token_hex(4)}.".encode()
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -403,12 +403,12 @@ class Socket:
 
     def ping(self, number: int) -> bytes:
         """A PING that only this socket's client can answer."""
-        return ping_frame(f"{self._nonce}.{number}".encode())
+        return ping_frame(b"%b%d" % (self._nonce, number))
 
     def number_of(self, payload: bytes) -> int | None:
         """The number of the PING that a PONG answers; None for an unsolicited one (RFC 6455 §5.5.3 allows them)."""
-        nonce, _, number = payload.partition(b".")
-        if nonce != self._nonce.encode() or not number.isdigit() or len(number) > 18:
+        number = payload.removeprefix(self._nonce)
+        if len(number) in (0, len(payload)) or not number.isdigit() or len(number) > 18:
             return None
         return int(number)
 

@@ -6,11 +6,11 @@ takes out those that prove something; every other byte goes on as it came. (RFC 
 §5.5: control frames are never fragmented, and at most 125 bytes long.)
 """
 
-import json
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from aiohttp import web
+from pydantic_core import from_json
 
 _PONG: Final = 0x8A  # FIN, opcode 10, no reserved bits
 _TEXT: Final = 0x81  # FIN, opcode 1
@@ -121,8 +121,8 @@ def _may_prove(data: bytes, at: int, size: int) -> bool:
 def _acknowledged(text: bytes) -> str | None:
     """The event id of an `ack` frame; None for anything else, which goes the long way."""
     try:
-        frame = json.loads(text)
-    except (ValueError, RecursionError):
+        frame = from_json(text)
+    except ValueError:
         return None
     if not isinstance(frame, dict) or frame.get("type") != "ack":
         return None
