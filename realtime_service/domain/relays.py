@@ -84,9 +84,7 @@ class RelayStream:
             return Verdict.OVER
         self._at = stamp
         self.leading = False
-        if (
-            before == NOWHERE
-        ):  # nothing was seen yet: newcomers asked for what was before, but not all answered
+        if before == NOWHERE:  # newcomers asked for what was before, and not all answered
             return Verdict.HOLE if stamp.sequence > 1 else Verdict.NEXT
         expected = before.sequence + 1 if stamp.epoch == before.epoch else 1
         return Verdict.NEXT if stamp.sequence == expected else Verdict.HOLE
