@@ -470,9 +470,11 @@ class Room:
 
     def _catch_up(self, member: Member, records: Iterable[Record]) -> list[Effect]:
         effects: list[Effect] = []
+        elsewhere = bool(self.peers) or member.unsure  # all that is handed out here is relayed to these
         for record in records:
             if record.event and self._may_get(record.event, member):
-                effects.append(Send(record.event, (member,), repeated=record.redelivered or record.sent))
+                repeated = record.redelivered or record.sent or elsewhere
+                effects.append(Send(record.event, (member,), repeated=repeated))
                 record.sent = True
         return effects
 
@@ -553,7 +555,8 @@ class Room:
                 if relay:
                     record.stamp = self.stream.next()
                     if not self.alone:
-                        record.relaying = record.sent = True  # to somebody there, perhaps
+                        record.relaying = True
+                        record.sent = bool(self.peers)  # to somebody there, perhaps
                         effects.append(Relay(record.event, record.stamp, record.redelivered))
                 members = self._shared_audience(record)
             else:

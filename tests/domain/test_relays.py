@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import pytest
+
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from realtime_service.domain.event import Event
 from realtime_service.domain.relays import NOWHERE, RelayStream, Stamp, Verdict
@@ -505,3 +507,18 @@ def test_an_answer_that_comes_too_late_and_tells_nothing_new_is_no_gap() -> None
     ):
         assert replica.room.answered_late(word) == []
     assert replica.hear("b", 5, 2) == []
+
+
+@pytest.mark.parametrize("peers", [(), ("another",)])
+def test_what_was_delivered_before_the_others_answered_is_a_repeat_only_if_there_are_others(
+    peers: tuple[str, ...],
+) -> None:
+    room = Room(DiagnosisId(1))
+    room.opened(SHARED, 1, 1, full=False)
+    member = Member.of(ConnectionId("first"), OWNER)
+    assert room.join(member, ask=True) == []
+    assert room.deliver(SHARED, 1, event("waited")) == [Barrier(1)]
+    assert room.barrier_passed(1) == [Relay(event("waited"), Stamp(1, 1))]
+    room.peers |= set(peers)
+    room.acquainted = True
+    assert room.arrive(member, ()) == [Send(event("waited"), (member,), repeated=bool(peers))]
