@@ -105,6 +105,10 @@ def _text(facts: Facts) -> str:
         f"  {program} status --server {shlex.quote(str(plain))} --token {facts.operator_token}",
         f"  curl -sS -H 'Authorization: Bearer {facts.operator_token}' {status}",
         "",
+        "The same as variables, for the examples in README.md and deploy/docs/tutorial.md:",
+        f"  export SERVER={shlex.quote(str(plain))} TOKEN={facts.token} OPERATOR_TOKEN={facts.operator_token}"
+        f" {prefix}".rstrip(),
+        "",
     ]
     if facts.management_url is not None:
         management = URL(facts.management_url)

@@ -231,7 +231,11 @@ def test_every_command_is_a_line_that_a_shell_can_read() -> None:
     assert json.loads(commands[3][-1])["diagnosis_id"] == 123
     assert commands[4][-5:] == ["status", "--server", "http://127.0.0.1:8000", "--token", "d.e.f"]
     assert commands[5][-2:] == ["Authorization: Bearer d.e.f", "http://127.0.0.1:8000/ws/status"]
-    assert commands[6] == ["http://127.0.0.1:15672"]
+    assert commands[6] == [
+        *("export", "SERVER=http://127.0.0.1:8000", "TOKEN=a.b.c", "OPERATOR_TOKEN=d.e.f"),
+        "REALTIME_AMQP_URL=amqp://user:password@127.0.0.1:5/%2F",
+    ]
+    assert commands[7] == ["http://127.0.0.1:15672"]
 
 
 def test_the_console_is_named_first_where_there_is_one() -> None:
