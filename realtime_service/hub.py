@@ -539,7 +539,7 @@ class Hub:
                         session.park(generation, tag, reason)
                 case Relay():
                     self.neighbours.relay(place, effect)
-                    if self.observer:
+                    if self.observer and place.room.peers:
                         self.observer.relayed(effect.event)
                 case TellProven(events):
                     self.neighbours.proven(place, events)

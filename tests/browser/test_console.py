@@ -207,6 +207,8 @@ async def test_a_frozen_client_fails_to_prove_and_the_event_returns_to_it(consol
     await console.press("Thaw: tablet")
     await console.shows("1 event handled", "#clients")
     await console.shows("proven by tablet", "#log .good:last-child")
+    log = await console.page.run('document.getElementById("log").innerText')
+    assert "other replicas" not in log, "there are none"
 
 
 async def test_a_client_that_pongs_cannot_freeze(console: Console) -> None:
@@ -302,7 +304,8 @@ async def test_everything_can_be_done_by_keyboard_and_the_focus_is_seen(console:
         assert visible, name
         seen.append(name)
         assert len(seen) < 40, seen
-    wanted = ["Skip to the content", "Diagnosis", "Look", "Name of the device", "Receipts", "Connect"]
+    wanted = ["Skip to the content", "Diagnosis", "Look", "Try it in five minutes"]
+    wanted += ["Name of the device", "Receipts", "Connect"]
     assert seen[: len(wanted)] == wanted
     assert seen[len(wanted) :][0] == "Kind of event"
     await console.page.key("Enter")
@@ -370,6 +373,22 @@ async def test_it_can_be_read_on_any_screen_by_day_and_by_night(
     found = await console.page.run("[audit.faint(), audit.edgeless(), audit.outside(), audit.small()]")
     assert found == [[], [], [], []]
     assert await console.page.run("document.documentElement.scrollWidth <= innerWidth") is True
+
+
+async def test_a_newcomer_is_told_what_it_is_and_the_counts_stay_in_sight(console: Console) -> None:
+    await console.open(phone=True)
+    await console.shows("takes an event out of a queue only when a client has proved", "#about")
+    assert "Freeze" in await console.page.run('document.getElementById("tour").textContent')
+    await console.publish(2)
+    await console.shows("0 clients · 2 waiting · 0 not proven", "#summary")
+    for field in ("diagnosis", "times", "clear"):
+        box = await console.page.run(f"""
+            document.getElementById({field!r}).focus();
+            const [field, summary] = [document.activeElement, document.getElementById("summary")]
+                .map((element) => element.getBoundingClientRect());
+            [summary.bottom <= innerHeight, field.bottom <= summary.top]
+        """)
+        assert box == [True, True], field
 
 
 async def test_the_audit_finds_what_is_wrong(console: Console) -> None:

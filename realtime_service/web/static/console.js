@@ -118,12 +118,13 @@ const label = (id) => names.get(id) ?? `${id}`.slice(0, 8);
 
 let told = -Infinity;
 function tellNews() {
-  if (performance.now() - told < NEWS_MS) return;
-  told = performance.now();
   const backlog = flow.queues.filter((queue) => queue.kind === "shared" || queue.kind === "device");
   const waiting = backlog.reduce((sum, queue) => sum + (queue.ready ?? 0), 0);
   const unproven = flow.clients.reduce((sum, client) => sum + client.unproven, 0);
   const connected = Object.values(flow.replicas).reduce((sum, count) => sum + count, 0);
+  say(find("summary"), `${plural(connected, "client")} · ${waiting} waiting · ${unproven} not proven`);
+  if (performance.now() - told < NEWS_MS) return;
+  told = performance.now();
   const waits = `${plural(waiting, "event")} waiting in queues, ${unproven} sent and not proven`;
   say(find("news"), `${plural(connected, "client")} connected, ${waits}.`);
 }

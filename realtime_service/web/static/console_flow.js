@@ -55,7 +55,7 @@ export class Picture {
     const counts = this.#counts;
     nodes("publishers", [
       { key: "here", name: "this page", count: counts.here, unit: "confirmed" },
-      { key: "others", name: "others", count: counts.others, unit: "seen" },
+      { key: "others", name: "other publishers", count: counts.others, unit: "seen" },
     ]);
     nodes(
       "exchanges",
@@ -71,9 +71,11 @@ export class Picture {
       "replicas",
       Object.entries(flow.replicas).map(([name, count]) => ({
         key: `replica ${name}`,
-        name: name + (name === flow.replica ? " (asked)" : ""),
+        name,
         count,
         unit: count === 1 ? "client" : "clients",
+        note: name === flow.replica ? "answers this page" : "",
+        kind: name === flow.replica ? "asked" : "",
       })),
     );
     const elsewhere = Object.values(flow.replicas).reduce((sum, count) => sum + count, 0) - flow.clients.length;
@@ -137,8 +139,8 @@ function queueNode(queue, broker, label) {
   const notes = {
     shared: "what nobody has received",
     device: "what it has not received",
-    unrouted: "no queue yet",
-    parked: "refused",
+    unrouted: "for diagnoses without a queue",
+    parked: "events that were refused",
   };
   const unproven = queue.unsettled ? `${queue.unsettled} delivered, not settled` : "";
   const missing = !broker ? "the broker does not answer" : queue.ready === null ? "not made yet" : "";
@@ -194,7 +196,7 @@ const isBacklog = (element) => element.dataset.kind === "shared" || element.data
 function links() {
   const all = (id) => [...find(id).children];
   const queues = all("queues").filter(isBacklog);
-  const asked = all("replicas").filter((element) => element.textContent.includes("(asked)"));
+  const asked = all("replicas").filter(({ dataset }) => dataset.kind === "asked");
   const pairs = (from, to) => from.flatMap((one) => to.map((other) => [one, other]));
   return [
     ...pairs(all("publishers"), all("exchanges")),
