@@ -51,13 +51,13 @@ clean: ## remove .venv and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.run-ready: deploy/requirements.txt pyproject.toml | $(VENV)/pyvenv.cfg
-	@echo 'Installing what the service needs into $(VENV) …'
+	@echo 'Installing what the service needs into $(VENV): a minute, and longer on a slow network …'
 	@$(PIP) install --require-hashes --requirement deploy/requirements.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev-ready: deploy/requirements-dev.txt pyproject.toml | $(VENV)/pyvenv.cfg
-	@echo 'Installing what the service and its tests need into $(VENV) …'
+	@echo 'Installing what the service and its tests need into $(VENV): some minutes …'
 	@$(PIP) install --require-hashes --requirement deploy/requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

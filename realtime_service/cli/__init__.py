@@ -106,6 +106,9 @@ def _module(name: str) -> Command:
 
 def _run(words: Sequence[str]) -> int:
     parser = parser_of(words[:1])
+    if not words:
+        parser.print_help(sys.stderr)
+        return Exit.USAGE
     try:
         args = parser.parse_args(words)
         return _module(args.command).run(args)

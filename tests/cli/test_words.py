@@ -42,6 +42,13 @@ def test_every_command_explains_itself_with_an_example(words: list[str], capsys:
     assert f"  realtime-service {' '.join(words)}" in text or f"realtime-service {' '.join(words)} --" in text
 
 
+def test_who_says_nothing_is_shown_the_commands(capsys: Capture) -> None:
+    assert main([]) == Exit.USAGE
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert [name for name, summary in COMMANDS.items() if summary not in shown.err] == []
+
+
 def test_the_version_is_one_line(capsys: Capture) -> None:
     assert main(["--version"]) == Exit.OK
     assert capsys.readouterr().out.startswith("realtime-service ")
@@ -53,7 +60,6 @@ FEEDBACK = ["publish", "feedback", "--diagnosis", "123", "--feedback-id", "5", "
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
         (["serve", "--loud"], "unrecognized arguments: --loud"),
         (["serve", "--port", "99999"], "--port: must be a number from 0 to 65535"),
