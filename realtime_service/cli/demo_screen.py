@@ -16,6 +16,7 @@ from contracts.topology import EXCHANGES, routing_key
 
 DIAGNOSIS: Final = DiagnosisId(123)
 
+_READY, _BEGIN = "Ready at ", "Begin here: "
 _CYAN, _GREEN, _PLAIN = "\x1b[36m", "\x1b[32m", "\x1b[0m"
 
 _EVENT: Final = EffectivenessUpdate(
@@ -62,11 +63,14 @@ def screen(facts: Facts, *, colours: bool = False) -> str:
     """The text; every command is a line of its own, two spaces in. In colours, what is to be copied stands out."""
     lines = _text(facts).splitlines()
     if colours:
-        lines = [
-            f"{_CYAN}{one}{_PLAIN}" if one.startswith("  ") else f"{_GREEN}{one}{_PLAIN}" if n == 1 else one
-            for n, one in enumerate(lines)
-        ]
+        lines = [f"{colour}{one}{_PLAIN}" if (colour := _colour(one)) else one for one in lines]
     return "\n".join(lines)
+
+
+def _colour(line: str) -> str:
+    if line.startswith("  "):
+        return _CYAN
+    return _GREEN if line.startswith((_READY, _BEGIN)) else ""
 
 
 def _text(facts: Facts) -> str:
@@ -84,7 +88,7 @@ def _text(facts: Facts) -> str:
     where = " (with REALTIME_AMQP_URL set there as it is here)" if facts.amqp_url is None else ""
     parts = [
         "",
-        f"Ready at {plain}. Diagnosis 123 belongs to user 100, diagnosis 124 to user 101.",
+        f"{_READY}{plain}. Diagnosis 123 belongs to user 100, diagnosis 124 to user 101.",
         f"The commands are for another terminal in this folder{where}; the tokens are good for 24 hours.",
         "",
         *(["See it work, in a browser:", f"  {plain / 'console'}", ""] if facts.console else []),
@@ -105,7 +109,7 @@ def _text(facts: Facts) -> str:
         f"  {program} status --server {shlex.quote(str(plain))} --token {facts.operator_token}",
         f"  curl -sS -H 'Authorization: Bearer {facts.operator_token}' {status}",
         "",
-        "The same as variables, for the examples in README.md and deploy/docs/tutorial.md:",
+        "The same as variables, for README.md and deploy/docs/tutorial.md:",
         f"  export SERVER={shlex.quote(str(plain))} TOKEN={facts.token} OPERATOR_TOKEN={facts.operator_token}"
         f" {prefix}".rstrip(),
         "",
@@ -117,7 +121,8 @@ def _text(facts: Facts) -> str:
             f"  {management.with_user(None)}",
             "",
         ]
-    return "\n".join([*parts, "Ctrl-C stops everything."])
+    begin = [f"{_BEGIN}{plain / 'console'}"] if facts.console else []
+    return "\n".join([*parts, *begin, "Ctrl-C stops everything."])
 
 
 def program_again(started: Path, folder: Path) -> str:

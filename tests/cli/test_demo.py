@@ -244,6 +244,14 @@ def test_the_console_is_named_first_where_there_is_one() -> None:
     assert "/console" not in screen(facts())
 
 
+def test_the_console_is_named_again_where_a_small_terminal_still_shows_it() -> None:
+    assert screen(facts(console=True)).splitlines()[-2:] == [
+        "Begin here: http://127.0.0.1:8000/console",
+        LAST_LINE,
+    ]
+    assert "Begin" not in screen(facts())
+
+
 def test_in_colours_what_is_to_be_copied_stands_out() -> None:
     plain, coloured = screen(facts()).splitlines(), screen(facts(), colours=True).splitlines()
     assert coloured[1] == f"\x1b[32m{plain[1]}\x1b[0m"
