@@ -132,7 +132,7 @@ export class Picture {
 function queueNode(queue, broker, label) {
   const names = {
     shared: queue.name,
-    device: `${label(queue.device)}’s own`,
+    device: `device ${label(queue.device)}`,
     unrouted: "first contact",
     parked: "parked",
   };
