@@ -18,7 +18,7 @@ from realtime_service.domain.room import Member
 log = structlog.get_logger(__name__)
 
 CROWD: Final = 32
-"""Connections of a room from which on not each is asked for a proof of each event: it is asked once a second."""
+"""Connections of a room from which on not each is asked for a proof of each event: it is asked every two seconds."""
 ASKED_OF_A_CROWD: Final = 4
 """So many, in turn, are asked at once: one proof settles the event."""
 OWE_SECONDS: Final = 0.25

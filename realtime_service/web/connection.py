@@ -335,11 +335,15 @@ class TurnWriter:
 
     def __init__(self) -> None:
         self._waiting: list[ClientConnection] = []
+        self._loop: asyncio.AbstractEventLoop | None = (
+            None  # asking which one runs is a system call (Python 3.11)
+        )
 
     def soon(self, connection: ClientConnection) -> None:
         """Let it write at the end of this turn."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._write)
+            self._loop = self._loop or asyncio.get_running_loop()
+            self._loop.call_soon(self._write)
         self._waiting.append(connection)
 
     def _write(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.25
 """How late a deadline may be noticed."""
-ASK_SECONDS: Final = 1.0
+ASK_SECONDS: Final = 2.0
 """How long a client of a large room is sent events before it is asked whether it has them."""
 SPARE_EXPIRIES: Final = 1000
 """Expiries of connections that ended which may be kept, beside one for each connection."""
@@ -41,7 +41,7 @@ class Timekeeper:
     def __init__(self, *, receipt_timeout_seconds: float, heartbeat_seconds: float) -> None:
         self._receipt_timeout = receipt_timeout_seconds
         self._heartbeat = heartbeat_seconds
-        self._ask_after = min(ASK_SECONDS, receipt_timeout_seconds / 4)
+        self._ask_after = min(ASK_SECONDS, receipt_timeout_seconds / 2.5)
         self._owing: dict[Timed, float] = {}
         self._unasked: dict[Timed, float] = {}
         self._quiet: dict[Timed, float] = {}
@@ -53,7 +53,7 @@ class Timekeeper:
     def owes(self, connection: Timed) -> None:
         """The connection made progress, or began to owe a proof: its time starts now."""
         self._owing.pop(connection, None)
-        self._owing[connection] = asyncio.get_running_loop().time() + self._receipt_timeout
+        self._owing[connection] = time.monotonic() + self._receipt_timeout
 
     def begins_to_owe(self, connection: Timed) -> None:
         """Its time starts now unless it runs already."""
@@ -67,12 +67,12 @@ class Timekeeper:
     def asks_later(self, connection: Timed) -> None:
         """The connection was sent something; it is asked for a proof in a while, of that and of what follows."""
         if connection not in self._unasked:
-            self._unasked[connection] = asyncio.get_running_loop().time() + self._ask_after
+            self._unasked[connection] = time.monotonic() + self._ask_after
 
     def heard(self, connection: Timed) -> None:
         """Something came from the client."""
         self._quiet.pop(connection, None)
-        self._quiet[connection] = asyncio.get_running_loop().time() + self._heartbeat
+        self._quiet[connection] = time.monotonic() + self._heartbeat
 
     def expires(self, connection: Timed, at: float) -> None:
         """The connection's token expires at `at`, Unix seconds; what was said before does not count any more."""
@@ -90,19 +90,18 @@ class Timekeeper:
 
     async def run(self, tell_lag: Callable[[float], None] = lambda _: None) -> None:
         """Look at what is due, for ever; after this process stood still, only once it has heard what came meanwhile."""
-        loop = asyncio.get_running_loop()
         late = False
         while True:
-            began = loop.time()
+            began = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
-            took = loop.time() - began
+            took = time.monotonic() - began
             tell_lag(max(0.0, took - TICK_SECONDS))
             late = not late and took > 2 * TICK_SECONDS
             if not late:
-                self.look(loop.time(), time.time())
+                self.look(time.monotonic(), time.time())
 
     def look(self, now: float, wall: float) -> None:
-        """Tell every connection whose deadline has come. `now` on the loop's clock, `wall` in Unix seconds."""
+        """Tell every connection whose deadline has come. `now` of `time.monotonic`, `wall` in Unix seconds."""
         self._due(self._owing, now, lambda connection: connection.receipt_overdue())
         self._due(self._unasked, now, lambda connection: connection.ask_due())
         self._due(self._quiet, now, lambda connection: connection.heartbeat_due())

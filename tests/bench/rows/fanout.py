@@ -1,8 +1,8 @@
 """Fan-out: one diagnosis, many clients, each event to all of them.
 
-This service asks a few of a crowd to prove an event at once, and all of them once a second. Beside it: the same where
-every client proves every event, by an `ack` frame each. The peers that know nothing of events are given a message of
-the size that this service's clients get: an event of 300 bytes with its type, time and id.
+This service asks a few of a crowd to prove an event at once, and all of them every two seconds. Beside it: the same
+where every client proves every event, by an `ack` frame each. The peers that know nothing of events are given a message
+of the size that this service's clients get: an event of 300 bytes with its type, time and id.
 """
 
 import asyncio
