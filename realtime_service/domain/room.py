@@ -556,7 +556,7 @@ class Room:
                     record.stamp = self.stream.next()
                     if not self.alone:
                         record.relaying = True
-                        record.sent = bool(self.peers)  # to somebody there, perhaps
+                        record.sent = record.sent or bool(self.peers)  # to somebody there, perhaps
                         effects.append(Relay(record.event, record.stamp, record.redelivered))
                 members = self._shared_audience(record)
             else:
