@@ -62,12 +62,22 @@ class Crowd:
 
     async def connected(self) -> Report:
         """Wait until all have been welcomed. Raises TimeoutError, ConnectionError when some were refused."""
+        seen = await self._until(lambda seen: seen.ready >= self.size or seen.closed > 0)
+        if seen.closed:
+            raise ConnectionError(f"{seen.closed} of {self.size} clients were closed: {seen}")
+        return seen
+
+    async def admitted(self) -> Report:
+        """Wait until each has been welcomed or refused. Raises TimeoutError."""
+        return await self._until(lambda seen: seen.ready + seen.closed >= self.size)
+
+    async def _until(self, is_so: Callable[[Report], bool]) -> Report:
+        seen = await self.report()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while (seen := await self.report()).ready < self.size:
-                if seen.closed:
-                    raise ConnectionError(f"{seen.closed} of {self.size} clients were closed: {seen}")
+            while not is_so(seen):
                 await asyncio.sleep(POLL_SECONDS)
-            return seen
+                seen = await self.report()
+        return seen
 
     async def received(self, frames: int, seconds: float = PATIENCE_SECONDS) -> Report:
         """Wait until so many events arrived. Raises TimeoutError, saying how many did."""

@@ -1,6 +1,7 @@
 """Connecting: many clients come back at once, to queues that exist, while others go on receiving."""
 
 import asyncio
+import time
 from typing import Final
 
 from tests.bench.broker import delete_queues, make_queues, publisher
@@ -17,8 +18,10 @@ OTHERS: Final = 200
 RATE: Final = "connects per second"
 LONGEST: Final = "longest wait s"
 OTHERS_P99: Final = "p99 ms of others' events meanwhile"
+REFUSED: Final = "told to come back later (1013)"
 TARGETS: Final = (
     Target(RATE, None, 1000),
+    Target(REFUSED, None, 0, at_least=False),
     Target(LONGEST, None, 5, at_least=False),
     Target(OTHERS_P99, None, 50, at_least=False),
 )
@@ -40,15 +43,18 @@ async def connecting(bench: Bench) -> Result:
             live = asyncio.create_task(steadily(upstream, others, 60 * PER_SECOND))
             try:
                 before = [cpu_seconds(pid) for pid in (ours.pid, bench.node.pid)]
+                began = time.monotonic()
                 async with crowd(ours.port, targets(coming), "welcome", at_once=clients) as them:
-                    seen = await them.connected()
+                    seen = await them.admitted()
+                    seconds = time.monotonic() - began
                     after = [cpu_seconds(pid) for pid in (ours.pid, bench.node.pid)]
                     values = sorted(value / 1000 for value in await there.latencies())
             finally:
                 live.cancel()
                 await asyncio.gather(live, return_exceptions=True)
     found.figures["this service"] = {
-        RATE: clients / (seen.connecting_ns / 1e9),
+        RATE: seen.ready / seconds,
+        REFUSED: float(seen.closed),
         LONGEST: seen.longest_connect_ns / 1e9,
         OTHERS_P99: percentile(values, 0.99) if values else 0.0,
         "CPU ms per connect": (after[0] - before[0]) / clients * 1000,
