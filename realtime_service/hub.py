@@ -231,7 +231,7 @@ class _Listener:
         """Whether this session still serves somebody: one that is being released hands everything back."""
         room = self._place.room
         if self._key is SHARED:
-            return bool(room.members)
+            return room.watched
         device = room.devices.get(self._key)
         return device is not None and device.member is self._member
 

@@ -216,6 +216,11 @@ class Room:
         """Everybody here, in order of joining."""
         return tuple(self._members.values())
 
+    @property
+    def watched(self) -> bool:
+        """Somebody is here."""
+        return bool(self._members)
+
     def window(self, session: SessionKey) -> SessionWindow | None:
         """The window of a session; None for a device that is gone."""
         if session is SHARED:
