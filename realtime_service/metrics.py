@@ -1,19 +1,31 @@
 """What an operator can count. No label carries a diagnosis or a user."""
 
 import time
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from contracts.close_codes import CloseCode
 from contracts.events import EventType
 from contracts.ids import EventId
+from realtime_service.domain.errors import TokenFault
 from realtime_service.domain.event import Event
-from realtime_service.domain.room import Member
+from realtime_service.domain.room import GapCause, Member
 from realtime_service.logs import TROUBLES
 from realtime_service.tallies import Spread, Tallies, Tally, tally
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Buckets of what should take milliseconds, up to what an operator is woken for."""
+TRY_LATER_CAUSES: Final = (
+    "slow",
+    "broker",
+    "database",
+    "keys",
+    "connections",
+    "user_connections",
+    "devices",
+)
+"""Why clients are told to come back later."""
 _TYPE_AT: Final = len(b'{"type":"')
 """Where the type stands in an event's message."""
 
@@ -157,6 +169,20 @@ class Metrics:
             registry,
         )
         self.broker_up = Gauge("realtime_broker_up", "1 while the broker connection is up", registry=registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Show what has not happened yet: Prometheus sees no increase in a series that begins with its first event."""
+        for cause in get_args(GapCause):
+            self.gaps.labels(cause=cause)
+        for queue in ("shared", "device"):
+            self.evicted.labels(queue=queue)
+        for reason in (*TokenFault, "not_allowed", "origin"):
+            self.refused.labels(reason=str(reason))
+        for code in CloseCode:
+            for cause in TRY_LATER_CAUSES if code is CloseCode.TRY_LATER else (code.name.lower(),):
+                if code is not CloseCode.NORMAL:
+                    self.closed.labels(code=str(int(code)), cause=cause)
 
     def stages_of(self, event: Event) -> Stages:
         """The counters of an event's type."""

@@ -24,7 +24,7 @@ from realtime_service.adapters.rabbitmq.connecting import BrokerConnection
 from realtime_service.adapters.rabbitmq.first_contact import FirstContact
 from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.node import NodeQueue
-from realtime_service.adapters.rabbitmq.parking import Parking
+from realtime_service.adapters.rabbitmq.parking import CODES, Parking
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.adapters.rabbitmq.replicas import RabbitReplicas
 from realtime_service.adapters.rabbitmq.sessions import RabbitSessions
@@ -136,6 +136,8 @@ async def running(
         )
         link = BrokerLink(amqp_url, f"realtime {replica} consumes", metrics.broker_up.set)
         parking = Parking(publisher, link)
+        for code in CODES:
+            metrics.parked.labels(reason=code)  # from the start, at 0
         parking.on_parked = lambda reason: metrics.parked.labels(reason=reason).inc()
         stack.push_async_callback(parking.close)
         hub: Hub

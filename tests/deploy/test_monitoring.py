@@ -17,6 +17,7 @@ from realtime_service.web.access_log import REQUESTS
 from tests.deploy.conftest import ROOT, printed_by
 
 RULES: Final = ROOT / "deploy/prometheus/alerts.yml"
+CASES: Final = ROOT / "tests/deploy/alerts_test.yml"
 DASHBOARD: Final = ROOT / "deploy/grafana/realtime.json"
 RUNBOOK: Final = (ROOT / "deploy/docs/runbook.md").read_text()
 OF_PROMETHEUS: Final = {"up": set[str]()}
@@ -93,3 +94,19 @@ async def test_prometheus_reads_the_rules(promtool: Path) -> None:
     code, said = await printed_by(str(promtool), "check", "rules", str(RULES))
     assert code == 0, said
     assert f"{len(alerts())} rules found" in said
+
+
+async def test_every_alert_comes_when_it_should_and_not_on_a_usual_day(
+    promtool: Path, tmp_path: Path
+) -> None:
+    said_of = {alert["alert"]: alert["annotations"] for alert in alerts()}
+    cases = yaml.safe_load(CASES.read_text()) | {"rule_files": [str(RULES)]}
+    expected = [each for case in cases["tests"] for each in case.get("alert_rule_test", ())]
+    assert {each["alertname"] for each in expected if "exp_alerts" in each} == said_of.keys()
+    for each in expected:
+        for alert in each.get("exp_alerts", ()):
+            alert["exp_annotations"] = said_of[each["alertname"]]
+    path = tmp_path / "cases.yml"
+    path.write_text(yaml.safe_dump(cases))
+    code, said = await printed_by(str(promtool), "test", "rules", str(path))
+    assert code == 0, said

@@ -16,6 +16,12 @@ from tests.service.harness.waiting import until_true
 from tests.web.conftest import StartReplica
 from tests.web.replica import Replica, Visitors
 
+ALERTED = (
+    "realtime_gaps_total",
+    "realtime_events_evicted_total",
+    "realtime_events_parked_total",
+    "realtime_authentications_refused_total",
+)
 LABELS = {"type", "stage", "le", "code", "cause", "reason", "queue", "event", "status"}
 
 
@@ -69,6 +75,23 @@ async def test_the_lag_of_the_event_loop_is_looked_at(replica: Replica) -> None:
         return await value(replica, "realtime_event_loop_lag_seconds_count") > 0
 
     await until_true(looked, "a look at the event loop is counted")
+
+
+async def test_what_wakes_an_operator_is_there_before_it_happens(start_replica: StartReplica) -> None:
+    """`increase()` of a counter that begins at 1 is 0: the first gap would be no alert."""
+    async with start_replica() as unvisited:
+        shown = await samples(unvisited)
+    at_zero = {
+        name: {dict(labels).popitem()[1] for other, labels in shown if other == name and labels}
+        for name in ALERTED
+    }
+    assert at_zero["realtime_gaps_total"] == {"evicted", "full", "hole", "late", "barrier"}
+    assert at_zero["realtime_events_evicted_total"] == {"shared", "device"}
+    assert at_zero["realtime_events_parked_total"] >= {"body", "not_json", "unknown_diagnosis", "exchange"}
+    assert at_zero["realtime_authentications_refused_total"] >= {"expired", "signature", "not_allowed"}
+    closed = {frozenset(labels) for name, labels in shown if name == "realtime_connections_closed_total"}
+    for code, cause in (("4408", "no_receipt"), ("1013", "slow"), ("1013", "broker"), ("1012", "restarting")):
+        assert frozenset({("code", code), ("cause", cause)}) in closed
 
 
 async def test_no_label_can_name_a_diagnosis_or_a_user(replica: Replica) -> None:

@@ -99,11 +99,14 @@ _CODES: Final = {
     "a personal event": "personal",
     "published to": "exchange",
 }
+_OTHER: Final = "body"
+CODES: Final = tuple(dict.fromkeys((*_CODES.values(), _OTHER)))
+"""What `code_of` can say."""
 
 
 def code_of(reason: str) -> str:
     """One of few words for a reason to park: what is left breaks the contract of the body."""
-    return next((code for beginning, code in _CODES.items() if reason.startswith(beginning)), "body")
+    return next((code for beginning, code in _CODES.items() if reason.startswith(beginning)), _OTHER)
 
 
 class Parking:
