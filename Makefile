@@ -1,7 +1,7 @@
 # GNU make 3.81 (macOS) and later. Everything is set up in .venv, once, and again only when the lock files change.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak bench check audit format lock clean
+.PHONY: help run test soak bench capacity check audit format lock clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -11,8 +11,11 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --universal --generate-hashes \
 	--custom-compile-command 'make lock' --group build
 
+AUDIT := $(BIN)/uv tool run --quiet --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip --require-hashes \
+	--progress-spinner off --requirement deploy/requirements.txt
+
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run-ready ## the demo: the service and all it needs, with a page to open
 	@exec $(BIN)/realtime-service demo $(ARGS)
@@ -26,16 +29,22 @@ soak: $(VENV)/.dev-ready ## faults at random on three replicas, for SECONDS=600 
 bench: $(VENV)/.dev-ready ## speed and memory beside nchan, RabbitMQ and others (ARGS="fanout --clients 500")
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-check: $(VENV)/.dev-ready ## lint, security (ruff's S rules), format, types, import rules, versions that fit together
+capacity: $(VENV)/.dev-ready ## what so many clients need (ARGS="--clients 100000"; deploy/docs/capacity.md)
+	@$(BIN)/python -m tests.bench.capacity $(ARGS)
+
+check: $(VENV)/.dev-ready ## lint, security (ruff's S rules), format, types, import rules, versions that fit and are not known weak
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo 'Not formatted: run `make format`.'; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --cache-dir $(VENV)/.import_linter_cache
 	@$(BIN)/uv pip check --quiet --python $(BIN)/python
+	@said=$$($(AUDIT) 2>&1) || case "$$said" in \
+		*'known vulnerabilit'*) echo "$$said"; exit 1;; \
+		*) echo 'Known weaknesses were not looked for: no answer from PyPI itself (make audit says why).';; \
+	esac
 
 audit: $(VENV)/.dev-ready ## known weaknesses of the locked versions; asks PyPI's advisory service
-	@$(BIN)/uv tool run --quiet --from 'pip-audit>=2.10,<3' pip-audit --strict --disable-pip --require-hashes \
-		--requirement deploy/requirements.txt
+	@$(AUDIT)
 
 format: $(VENV)/.dev-ready ## format the code
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -3,7 +3,7 @@
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -43,9 +43,17 @@ def targets(diagnoses: Iterable[int], *, receipts: ReceiptMode = "pong") -> list
 
 @contextmanager
 def this_service(
-    amqp_url: str, diagnoses: int, *, backlog_limit: int = 100, number: int = 0
+    amqp_url: str,
+    diagnoses: int,
+    *,
+    backlog_limit: int = 100,
+    number: int = 0,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
-    """A replica whose database knows the diagnoses 1 to `diagnoses`; `number` tells replicas' logs apart."""
+    """A replica whose database knows the diagnoses 1 to `diagnoses`; `number` tells replicas' logs apart.
+
+    `more` are further settings, by variable.
+    """
     database = WORK / "diagnoses.sqlite3"
     with sqlite3.connect(database) as connection:
         connection.execute(
@@ -62,9 +70,11 @@ def this_service(
         "REALTIME_DATABASE_URL": f"sqlite:///{database}",
         "REALTIME_JWT_SECRET": SECRET,
         "REALTIME_MAX_CONNECTIONS": "50000",
+        "REALTIME_MAX_CONNECTIONS_PER_USER": "50000",  # one user owns them all
         "REALTIME_BACKLOG_LIMIT": str(backlog_limit),
         "REALTIME_DRAIN_SECONDS": "0",
         "REALTIME_LOG_LEVEL": "warning",
+        **(more or {}),
     }
     words = (sys.executable, "-m", "realtime_service", "serve")
     with running(words, port, env, log=f"this-service-{number}") as pid:
