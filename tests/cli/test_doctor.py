@@ -257,6 +257,7 @@ POLICIES = {
         {},
         ["warning: max-length-bytes 9999 for queues of diagnoses"],
     ),
+    "room for all": (BACKLOG, {"max-length-bytes": 100 * 64 * 1024}, {}, []),
     "others": (r"^audit\.", {"expires": 60000, "max-length": 1}, {}, []),
     "exchanges": (".*", {"alternate-exchange": "lost"}, {"apply-to": "exchanges"}, []),
 }

@@ -187,6 +187,14 @@ def test_the_broker_of_the_cluster_operator_reads_the_definitions_by_tls_alone()
     assert f"load_definitions = {mount['mountPath']}/definitions.json" in spec["rabbitmq"]["additionalConfig"]
 
 
+def test_no_more_than_one_pod_of_a_kind_is_taken_away_at_once() -> None:
+    """Replicas by their labels, and the broker by those that its operator gives."""
+    budgets = [each["spec"] for each in objects() if each["kind"] == "PodDisruptionBudget"]
+    assert all(budget["maxUnavailable"] == 1 for budget in budgets)
+    selected = {budget["selector"]["matchLabels"]["app.kubernetes.io/name"] for budget in budgets}
+    assert selected == {of_kind(kind)["metadata"]["name"] for kind in ("Deployment", "RabbitmqCluster")}
+
+
 # systemd
 
 

@@ -6,21 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 import yaml
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
 
+from realtime_service.embedded.loopback import free_ports
 from realtime_service.logs import TROUBLES
 from realtime_service.metrics import Metrics
 from realtime_service.web.access_log import REQUESTS
-from tests.deploy.conftest import ROOT, printed_by
+from tests.deploy.conftest import ROOT, SetUpBroker, printed_by
 
 RULES: Final = ROOT / "deploy/prometheus/alerts.yml"
 CASES: Final = ROOT / "tests/deploy/alerts_test.yml"
 DASHBOARD: Final = ROOT / "deploy/grafana/realtime.json"
 RUNBOOK: Final = (ROOT / "deploy/docs/runbook.md").read_text()
 OF_PROMETHEUS: Final = {"up": set[str]()}
+OF_RABBITMQ: Final = {
+    "rabbitmq_alarms_memory_used_watermark": set[str](),
+    "rabbitmq_alarms_free_disk_space_watermark": set[str](),
+}
+"""A real node shows them: see below."""
 EVERYWHERE: Final = {"instance", "job"}
 
 
@@ -41,7 +49,7 @@ def expressions() -> Iterator[str]:
 def shown() -> dict[str, set[str]]:
     """The samples that `/metrics` can show, and their labels."""
     metrics = Metrics()
-    samples = dict(OF_PROMETHEUS)
+    samples = OF_PROMETHEUS | OF_RABBITMQ
     collectors = {*metrics.registry._names_to_collectors.values(), TROUBLES, REQUESTS}
     for collector in collectors:
         assert isinstance(collector, MetricWrapperBase)
@@ -56,7 +64,7 @@ def shown() -> dict[str, set[str]]:
 
 
 def named_in(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:realtime_\w+|up)\b", expression))
+    return set(re.findall(r"\b(?:(?:realtime|rabbitmq)_\w+|up)\b", expression))
 
 
 def labels_in(expression: str) -> set[str]:
@@ -88,6 +96,22 @@ def test_an_alert_has_a_paragraph_in_the_runbook(alert: dict[str, Any]) -> None:
 
 def test_the_runbook_has_no_paragraph_without_alert() -> None:
     assert re.findall(r"^### (\w+)$", RUNBOOK, re.M) == [alert["alert"] for alert in alerts()]
+
+
+async def test_rabbitmq_shows_what_alerts_ask_it_for(set_up_broker: SetUpBroker) -> None:
+    node = set_up_broker.node
+    (port,) = free_ports(1)
+    plugins = node.directory / "enabled_plugins"
+    plugins.write_text("[rabbitmq_management,rabbitmq_prometheus].")
+    listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
+    node.ctl(
+        "eval",
+        f"application:set_env(rabbitmq_prometheus, tcp_config, {listener}, [{{persistent, true}}]),"
+        f'rabbit_plugins:ensure("{plugins}").',
+    )
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        shown_by_node = {family.name for family in text_string_to_metric_families(await answer.text())}
+    assert OF_RABBITMQ.keys() <= shown_by_node
 
 
 async def test_prometheus_reads_the_rules(promtool: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from contracts import topology
+from contracts.events import MAX_BODY_BYTES
 from realtime_service.adapters.management import Policy
 from realtime_service.cli.examinations import odd, wrong
 from realtime_service.domain.finding import Finding
@@ -16,6 +17,8 @@ from realtime_service.settings import Settings
 
 ENOUGH_RETURNS: Final = 1000
 """Times a quorum queue may be told to give an event back, at least: every lost connection is one."""
+ENOUGH_PARKED: Final = 1000
+"""Of the largest events, to look at."""
 
 _REPLICAS: Final = "queues of replicas"
 _QUEUE_KINDS: Final = {"all", "queues"}
@@ -73,7 +76,7 @@ def _harm(policy: Policy, queue: str, settings: Settings) -> Iterator[Finding]:
                     problem,
                     f"nothing, if this is meant (and set REALTIME_BACKLOG_LIMIT); {advice}",
                 )
-            case "max-length-bytes":
+            case "max-length-bytes" if _below(value, _bytes(settings).get(kind, float("inf"))):
                 yield odd(
                     what, found, "older events are dropped, and the service does not say `gap` then", advice
                 )
@@ -110,6 +113,16 @@ def _lengths(settings: Settings) -> dict[str, float]:
         topology.PARKED: topology.PARKED_LIMIT,
         topology.UNROUTED: topology.UNROUTED_LIMIT,
         _REPLICAS: topology.NODE_LIMIT,
+    }
+
+
+def _bytes(settings: Settings) -> dict[str, float]:
+    """What so many of the largest events take. The parking queue promises no number of such."""
+    backlog = settings.backlog_limit * MAX_BODY_BYTES
+    return {
+        "queues of diagnoses": backlog,
+        "queues of devices": backlog,
+        topology.PARKED: ENOUGH_PARKED * MAX_BODY_BYTES,
     }
 
 
