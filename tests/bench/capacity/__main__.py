@@ -24,9 +24,9 @@ from tests.bench.processes import WORK, pin
 
 DIAGNOSES: Final = 1500
 CHECKS: Final = (
-    ("--clients 3000", Shape(3000)),
-    ("--clients 1000 --named 1", Shape(1000, named=1)),
-    ("--clients 2400 --per-diagnosis 4 --replicas 2", Shape(2400, per_diagnosis=4, replicas=2)),
+    ("--clients 1200", Shape(1200)),
+    ("--clients 500 --named 1", Shape(500, named=1)),
+    ("--clients 800 --per-diagnosis 4 --replicas 2", Shape(800, per_diagnosis=4, replicas=2)),
 )
 """What `check` without words runs, and the page shows."""
 

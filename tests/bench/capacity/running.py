@@ -26,7 +26,7 @@ SILENT: Final = {
 }
 """What a replica does by itself, as seldom as can be."""
 EVENTS_PER_SECOND: Final = 300
-AT_ONCE: Final = 20
+AT_ONCE: Final = 8
 """Clients that are being welcomed: what comes all at once is no steady cost."""
 STEADY_SECONDS: Final = 0.5
 STEADY: Final = 0.003

@@ -38,7 +38,7 @@ class Units:
     queue_files: float
     """Files and folders on disk, of a queue in which events wait."""
     queue_restart_ms: float
-    """What it adds to the start of a node, on the two processors of the measurement."""
+    """What it adds to the start of a node after a crash, on the two processors of the measurement."""
     event_us: float
     """An event that its one client proved and the broker deleted."""
     event_broker_us: float
