@@ -362,11 +362,20 @@ class Room:
         return [*effects, *self._settle(SHARED)]
 
     def answered_late(self, word: Word) -> list[Effect]:
-        """The active replica answers, and nobody waits for it any more. Whatever it had told of its events is here."""
+        """The active replica answers, and nobody waits for it any more. Whatever it had told of its events is here.
+
+        What it holds and told nobody here of comes now: given back one day, it would come behind later events.
+        """
         if self.stream.leading or not word.leading or not word.at.sequence or word.at <= self.stream.at:
             return []
-        self.stream.follow(word.at)
-        return self._tell_gap_at(word.at, "late")
+        effects: list[Effect] = []
+        for held in word.held:
+            if held.stamp > self.stream.at:
+                effects += self.relayed(held.event, held.stamp, repeated=True)
+        if word.at > self.stream.at:
+            self.stream.follow(word.at)
+            effects += self._tell_gap_at(word.at, "late")
+        return effects
 
     def relay_confirmed(self, event: EventId) -> list[Effect]:
         """The broker has what the other replicas are told of this event."""

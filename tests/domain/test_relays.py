@@ -495,6 +495,28 @@ def test_an_answer_that_comes_too_late_says_what_was_missed_and_later_relays_are
     assert replica.sent[phone] == ["a", "d"]
 
 
+def test_what_the_active_replica_still_holds_comes_with_its_late_answer_before_what_it_relays_next() -> None:
+    """It took itself to be alone and told nobody; should it give these back, they must not come behind the next."""
+    replica = Replica()
+    phone = replica.join("phone")
+    assert replica.hear("a", 5, 1) == []
+    held = (Held(event("b"), Stamp(6, 1)), Held(event("c"), Stamp(6, 2)))
+    assert replica.perform(replica.room.answered_late(Word(Stamp(6, 2), leading=True, held=held))) == []
+    assert replica.hear("d", 6, 3) == []
+    assert replica.sent[phone] == ["a", "b", "c", "d"]
+
+
+def test_what_was_settled_before_a_late_answer_is_a_gap_and_what_is_held_comes_once() -> None:
+    replica = Replica()
+    phone = replica.join("phone")
+    held = (Held(event("a"), Stamp(5, 1)), Held(event("c"), Stamp(5, 3)))
+    assert replica.hear("a", 5, 1) == []
+    late = replica.perform(replica.room.answered_late(Word(Stamp(5, 4), leading=True, held=held)))
+    assert late == [TellGap((phone,), None), TellGap((phone,), None)]
+    assert replica.hear("e", 5, 5) == []
+    assert replica.sent[phone] == ["a", "c", "e"]
+
+
 def test_an_answer_that_comes_too_late_and_tells_nothing_new_is_no_gap() -> None:
     replica = Replica()
     replica.join("phone")
