@@ -1,6 +1,6 @@
 """The platform's database, of which one table is read: `diagnoses(id, patient_id)`. The only user of SQLAlchemy.
 
-Law: every call ends within its timeout, waiting for a pooled connection included; whatever goes wrong
+Law: every call ends within its timeout, or two where it waits for its turn; whatever goes wrong
 outside is `DatabaseUnavailable`. Queries run in a task of their own, so that a caller who gives up neither
 breaks the connection for the next one nor waits until it is cleaned up.
 """
@@ -84,15 +84,16 @@ class OwnershipDatabase:
         """The diagnosis' patient; None when there is no such diagnosis. Raises `DatabaseUnavailable`.
 
         What is asked while others wait for their answers is one query: of thousands of clients that come at once, many
-        share it.
+        share it. Its time begins with its turn: two timeouts at most pass, and a crowd does not look like a database
+        that is away.
         """
         self._asked.add(diagnosis_id)
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask(), name="database questions")
             self._asking.add_done_callback(self._forget)
         asking = self._asking
-        await asyncio.wait({asking}, timeout=self._timeout)
-        if not asking.done() or asking.cancelled():
+        await asyncio.wait({asking})
+        if asking.cancelled():
             raise DatabaseUnavailable("the database did not answer in time")
         return asking.result().get(diagnosis_id)
 

@@ -19,7 +19,7 @@ from tests.bench.measuring import Bench, Result, Size
 from tests.bench.peers import scratch
 from tests.bench.processes import SOURCES, WORK, Missing, pin
 from tests.bench.rows import backlog, connecting, fanout, latency, memory, scale, unicast
-from tests.bench.table import table
+from tests.bench.table import markdown, table
 
 ROWS: Final[dict[str, Callable[[Bench], Awaitable[Result]]]] = {
     "fanout": fanout.paced,
@@ -77,9 +77,10 @@ async def measure(rows: list[str], size: Size, path: Path) -> list[Result]:
 
 
 def write_down(results: list[Result], path: Path) -> None:
-    """For programs: the machine, and all rows so far."""
+    """For programs: the machine, and all rows so far; beside it, for people, a table of the targets."""
     found = {"machine": _machine(), "rows": [asdict(result) for result in results]}
     path.write_text(json.dumps(found, indent=1))
+    path.with_suffix(".md").write_text(markdown(results))
 
 
 def _progress(done: int, total: int, row: str) -> None:

@@ -21,6 +21,26 @@ def verdicts(result: Result) -> Iterator[tuple[Target, float, bool]]:
             yield target, value, value >= target.bound if target.at_least else value <= target.bound
 
 
+def markdown(results: list[Result]) -> str:
+    """Every target of all rows, for a page."""
+    lines = [
+        "| row | figure | this service | beside | ratio | aim |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        for target, value, enough in verdicts(result):
+            ours = result.figures[target.subject][target.figure]
+            other = result.figures[target.against][target.figure] if target.against else None
+            beside = f"{target.against}: {_number(other)}" if other is not None else ""
+            ratio = f"{_number(value)} ×" if target.against else ""
+            aim = f"{'≥' if target.at_least else '≤'} {_number(target.bound)}{' ×' if target.against else ''}"
+            figure = f"{_whose(target)}{target.figure}"
+            mark = "" if enough else ", **missed**"
+            lines.append(f"| {result.row} | {figure} | {_number(ours)} | {beside} | {ratio} | {aim}{mark} |")
+        lines += [f"| {result.row} | not measured: {missing} | | | | |" for missing in result.missing]
+    return "\n".join(lines) + "\n"
+
+
 def _lines(result: Result) -> Iterator[str]:
     yield f"\n{result.row}: {result.title}"
     width = max(map(len, result.figures), default=0)
