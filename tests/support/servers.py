@@ -4,7 +4,9 @@ They are started between collection and the first test, and only if a test wants
 and would otherwise use up that test's time-out.
 """
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -23,10 +25,13 @@ from tests.support.postgresql import DatabaseUnavailable, obtain_postgresql
 from tests.support.prometheus import PromtoolUnavailable, obtain_promtool
 
 BROKER_SETTING: Final = "REALTIME_TEST_AMQP_URL"
+BROKER_SETTINGS: Final = (BROKER_SETTING, "REALTIME_AMQP_URL")
+LOCK: Final = Path(tempfile.gettempdir(), f"realtime-service-tests-{os.getuid()}.lock")
+"""Held while something is looked for, installed or started: another process of tests may be about to do the same."""
 
 _OBTAIN: Final[dict[str, Callable[[Say], AbstractContextManager[object]]]] = {
     "broker": lambda say: obtain_broker(
-        os.environ.get(BROKER_SETTING) or os.environ.get("REALTIME_AMQP_URL"),
+        next(filter(None, map(os.environ.get, BROKER_SETTINGS)), None),
         management=False,
         say=say,
         setting=BROKER_SETTING,
@@ -112,7 +117,9 @@ def _started(config: pytest.Config, name: str) -> Any:
         stack = ExitStack()
         config.add_cleanup(stack.close)
         try:
-            servers[name] = stack.enter_context(_OBTAIN[name](reporter.write_line if reporter else print))
+            with LOCK.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                servers[name] = stack.enter_context(_OBTAIN[name](reporter.write_line if reporter else print))
         except _UNAVAILABLE as error:
             servers[name] = error
     return servers[name]
