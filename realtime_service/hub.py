@@ -344,14 +344,14 @@ class Hub:
 
     # What the broker tells
 
-    def evicted(self, queue: str, event: EventId) -> None:
-        """The broker dropped an event from a queue."""
+    def evicted(self, queue: str, event: EventId, exchange: str) -> None:
+        """The broker dropped an event, which was published to that exchange, from a queue."""
         parsed = topology.parse_queue(queue)
         place = self._places.get(parsed[0]) if parsed else None
         if parsed is None or place is None:
             return
         kind = "shared" if parsed[1] is SHARED else "device"
-        self.metrics.evicted.labels(queue=kind).inc()
+        self.metrics.was_evicted(exchange, kind)
         log.warning("event_evicted", diagnosis=hashed(parsed[0]), queue=kind, event_id=event)
         self.perform(place, place.room.evicted(parsed[1], event))
 
@@ -531,7 +531,9 @@ class Hub:
             match effect:
                 case Send():
                     self._send(place, effect)
-                case Settle(key, generation, tag):
+                case Settle(key, generation, tag, events):
+                    for event in events:
+                        self.metrics.stages_of(event).proven.inc()
                     if session := place.session(key):
                         session.settle(generation, tag)
                 case Park(key, generation, tag, reason):

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from contracts.close_codes import CloseCode
 from contracts.events import EventType
 from contracts.ids import EventId
+from contracts.topology import EVENT_TYPES
 from realtime_service.domain.errors import TokenFault
 from realtime_service.domain.event import Event
 from realtime_service.domain.room import GapCause, Member
@@ -36,6 +37,9 @@ class Stages(NamedTuple):
     consumed: Tally
     returned: Tally
     sent: Tally
+    proven: Tally
+    parked: Tally
+    evicted: Tally
 
 
 class ProofTimes:
@@ -134,7 +138,8 @@ class Metrics:
         )
         events = Tallies(
             "realtime_events",
-            "Events by type: consumed, returned (delivered by the broker once more), sent to anybody",
+            "Events by type: consumed, returned (delivered by the broker once more), sent to anybody, "
+            "proven and settled, parked, evicted while watched",
             ["type", "stage"],
             registry,
         )
@@ -187,5 +192,23 @@ class Metrics:
     def stages_of(self, event: Event) -> Stages:
         """The counters of an event's type."""
         message = event.message
-        kind = message[_TYPE_AT : message.find(b'"', _TYPE_AT)]
-        return self._stages.get(kind) or self._stages[b"other"]
+        return self.stages_of_type(message[_TYPE_AT : message.find(b'"', _TYPE_AT)])
+
+    def stages_of_type(self, kind: bytes | None) -> Stages:
+        """The counters of a type; of the others, where it is none."""
+        return self._stages.get(kind or b"") or self._stages[b"other"]
+
+    def was_parked(self, exchange: str, reason: str) -> None:
+        """An event that was published to this exchange was refused."""
+        self.parked.labels(reason=reason).inc()
+        self.stages_of_type(_type_of(exchange)).parked.inc()
+
+    def was_evicted(self, exchange: str, queue: str) -> None:
+        """An event that was published to this exchange was dropped from such a queue."""
+        self.evicted.labels(queue=queue).inc()
+        self.stages_of_type(_type_of(exchange)).evicted.inc()
+
+
+def _type_of(exchange: str) -> bytes | None:
+    kind = EVENT_TYPES.get(exchange)
+    return kind.encode() if kind is not None else None

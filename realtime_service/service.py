@@ -138,7 +138,7 @@ async def running(
         parking = Parking(publisher, link)
         for code in CODES:
             metrics.parked.labels(reason=code)  # from the start, at 0
-        parking.on_parked = lambda reason: metrics.parked.labels(reason=reason).inc()
+        parking.on_parked = metrics.was_parked
         stack.push_async_callback(parking.close)
         hub: Hub
         cluster: Cluster
@@ -149,7 +149,7 @@ async def running(
             else:
                 hub.neighbours.heard(message)
 
-        node = NodeQueue(link, lambda queue, event: hub.evicted(queue, event), heard)
+        node = NodeQueue(link, lambda *what: hub.evicted(*what), heard)
         shared_arguments = topology.backlog_arguments(
             limit=settings.backlog_limit, queue_type=settings.queue_type
         )

@@ -87,6 +87,8 @@ class Settle:
     session: SessionKey
     generation: int
     tag: int
+    events: list[Event] = field(default_factory=list, compare=False)
+    """What is let go by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -656,7 +658,7 @@ class Room:
             return []
         effects: list[Effect] = []
         while (tag := window.settle()) is not None:
-            effects.append(Settle(session, window.generation, tag))
+            effects.append(Settle(session, window.generation, tag, window.let_go()))
             effects += self._hand_out(session, window.admit())
         if session is SHARED and self.devices:
             effects += self._end_seeding_where_through()

@@ -59,6 +59,7 @@ class SessionWindow:
         "_bytes",
         "_handed_out",
         "_held",
+        "_let_go",
         "_records",
         "_unsettled",
         "_waiting",
@@ -83,6 +84,7 @@ class SessionWindow:
         self._records: dict[EventId, Record] = {}  # handed out and not settled, in order
         # The ids of these, and of such as were settled of late or on a channel that is gone.
         self._handed_out = RecentIds()
+        self._let_go: list[Event] | None = None
         self._bytes = 0
         self._held = False
 
@@ -141,9 +143,17 @@ class SessionWindow:
             if record.event is not None and not record.deliveries:
                 del self._records[record.event.id]
                 self._bytes -= record.size
+                if self._let_go is None:  # most windows are empty, and each has some
+                    self._let_go = []
+                self._let_go.append(record.event)
         if last is not None and self.overflowed and not self.pending:
             self.overflowed = False
         return last
+
+    def let_go(self) -> list[Event]:
+        """The events that were settled since this was asked last."""
+        events, self._let_go = self._let_go or [], None
+        return events
 
     def admit(self) -> list[Record]:
         """The records to hand out now that bytes may have become free."""

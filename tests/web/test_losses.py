@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from wsproto.frame_protocol import Opcode
 
 from contracts import topology
+from contracts.events import EventType
 from contracts.ids import DiagnosisId
 from realtime_service.adapters.rabbitmq.parking import code_of
 from realtime_service.logs import hashed
@@ -125,6 +126,13 @@ async def a_deleted_queue(replica: Replica, visitors: Visitors, diagnosis: int) 
 CLOSED = "realtime_connections_closed"
 CASES: dict[str, tuple[Case, str, dict[str, str], str, dict[str, object]]] = {
     "parked": (a_bad_event, "realtime_events_parked", {"reason": "body"}, "event_parked", {}),
+    "parked, by type": (
+        a_bad_event,
+        "realtime_events",
+        {"type": "feedback_update", "stage": "parked"},
+        "event_parked",
+        {},
+    ),
     "refused": (
         a_bad_token,
         CLOSED,
@@ -221,14 +229,18 @@ async def test_an_eviction_is_counted_and_said_for_each_event(strict: Replica) -
     async with Visitors(strict) as visitors:
         await visitors.welcomed(diagnosis)
         before = await counted(strict, "realtime_events_evicted", labels)
+        of_type = {"type": EventType.FEEDBACK.value, "stage": "evicted"}
+        of_type_before = await counted(strict, "realtime_events", of_type)
         with capture_logs() as logs:
-            death = {"queue": f"diagnosis.{diagnosis}", "exchange": topology.EVENTS, "reason": "maxlen"}
+            exchange = topology.EXCHANGES[EventType.FEEDBACK]
+            death = {"queue": f"diagnosis.{diagnosis}", "exchange": exchange, "reason": "maxlen"}
             key = topology.routing_key(DiagnosisId(diagnosis))
             await strict.amqp.publish(
                 topology.NODES, key, b"{}", message_id="nobody-had-it", headers={"x-death": [death]}
             )
             counter = "realtime_events_evicted"
             await until_true(lambda: grown(strict, counter, labels, before), "it is counted")
+        assert await counted(strict, "realtime_events", of_type) == of_type_before + 1
         (line,) = (line for line in logs if line["event"] == "event_evicted")
         assert (line["diagnosis"], line["queue"]) == (hashed(DiagnosisId(diagnosis)), "shared")
 

@@ -66,7 +66,7 @@ async def test_an_event_is_counted_by_type_and_stage_and_its_ways_are_timed(repl
             return await value(replica, "realtime_sent_to_proven_seconds_count") == 1
 
         await until_true(proven, "its proof is timed")
-    for stage, expected in {"consumed": 1, "returned": 0, "sent": 1}.items():
+    for stage, expected in {"consumed": 1, "returned": 0, "sent": 1, "proven": 1}.items():
         assert await value(replica, "realtime_events_total", type="feedback_update", stage=stage) == expected
     assert await value(replica, "realtime_publish_to_sent_seconds_count") == 1
 

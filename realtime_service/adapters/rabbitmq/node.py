@@ -41,8 +41,8 @@ UNBIND_SECONDS: Final = 60.0
 """A client that comes back within this time finds its diagnosis bound still."""
 
 OnMessage = Callable[[ReplicaMessage], None]
-OnEvicted = Callable[[str, EventId], None]
-"""Told the queue's name and the dropped event's id."""
+OnEvicted = Callable[[str, EventId, str], None]
+"""Told the queue's name, the dropped event's id, and the exchange that it was published to."""
 
 
 class NodeQueue:
@@ -202,7 +202,7 @@ class NodeQueue:
             event = declared_id(message) or EventId(content_key(message, origin))
         except EventInvalid:
             return  # what no client could ever have received is no gap
-        self._on_evicted(queue, event)
+        self._on_evicted(queue, event, origin.exchange)
 
     def _provisioned(self, body: bytes) -> None:
         if (diagnosis := parse_diagnosis_id(body.decode("ascii", "replace"))) is None:

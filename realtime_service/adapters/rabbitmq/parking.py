@@ -117,8 +117,8 @@ class Parking:
         self._publisher = publisher
         self._link = link
         self._tasks: set[asyncio.Task[None]] = set()
-        self.on_parked: Callable[[str], None] = lambda _: None
-        """Told of every event that was parked: one of few words for why."""
+        self.on_parked: Callable[[str, str], None] = lambda *_: None
+        """Told of every event that was parked: the exchange that it was published to, and one of few words for why."""
 
     def park(self, message: Delivery, reason: str, done: Callable[[], None]) -> None:
         """Start carrying; `done` is called after the broker's confirm."""
@@ -161,7 +161,7 @@ class Parking:
                     exchange=origin.exchange,
                     diagnosis=diagnosis and hashed(diagnosis),
                 )
-                self.on_parked(code)
+                self.on_parked(origin.exchange, code)
                 done()
                 return
 
