@@ -61,18 +61,29 @@ async def go_through(
             async with replicas.streaming(COUNT):
                 await replicas.is_under_way(BEFORE)
                 await asyncio.gather(FAULTS[name](replicas, broker), to_clients(replicas, broker))
-        for watched in replicas.watched:
-            found = await watched.judged()
-            gaps = {each.name: [visit.gaps for visit in each.connections] for each in watched.everybody}
-            assert not found.faults, (replay, befell)
-            if not {FAULTS[name] for name in faults} & LOSSY:
-                assert not found.dropped, (replay, befell, gaps)
-            visits = [visit for each in watched.staying for visit in each.connections]
-            assert {visit.code for visit in visits} <= LEFT_BY, (replay, befell)
-            assert {visit.code for visit in visits if visit.welcome} <= may_end_with, (replay, befell)
+        try:
+            await judge(replicas, faults, may_end_with, (replay, befell))
+        except AssertionError:
+            print(replicas.story(), flush=True)
+            raise
     for watched in replicas.watched:
         queue = f"diagnosis.{watched.diagnosis}"
         await until(lambda queue=queue: replicas.world.depth(queue) == 0, f"it is empty: {replay}")  # type: ignore[misc]
+
+
+async def judge(
+    replicas: Cluster, faults: Sequence[str], may_end_with: set[int | None], about: tuple[object, ...]
+) -> None:
+    """Hold what everybody got against what was published."""
+    for watched in replicas.watched:
+        found = await watched.judged()
+        gaps = {each.name: [visit.gaps for visit in each.connections] for each in watched.everybody}
+        assert not found.faults, about
+        if not {FAULTS[name] for name in faults} & LOSSY:
+            assert not found.dropped, (*about, gaps)
+        visits = [visit for each in watched.staying for visit in each.connections]
+        assert {visit.code for visit in visits} <= LEFT_BY, about
+        assert {visit.code for visit in visits if visit.welcome} <= may_end_with, about
 
 
 async def test_a_device_that_connects_elsewhere_replaces_itself_and_goes_on(fragile_world: World) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 import aiohttp
@@ -135,6 +136,7 @@ class Cluster:
     recorder: Recorder
     program: Sequence[str] = SERVE
     replicas: list[Replica] = field(default_factory=list)
+    gone: list[Replica] = field(default_factory=list)
     watched: list[Watched] = field(default_factory=list)
 
     async def start(self) -> Replica:
@@ -150,6 +152,25 @@ class Cluster:
         """Send it nobody any more."""
         self.balancer.targets.remove(replica.address)
         self.replicas.remove(replica)
+        self.gone.append(replica)
+
+    def story(self) -> str:
+        """What the replicas said and the clients saw, by time: a run that failed may not fail again."""
+        said = [
+            (line.get("timestamp", ""), replica.address, line)
+            for replica in (*self.gone, *self.replicas)
+            for line in replica.logs
+            if line.get("event") != "http_request"
+        ]
+        seen = [
+            f"{watched.diagnosis} {client.name}: closed {visit.code}, gaps {visit.gaps}, numbers {visit.numbers}"
+            for watched in self.watched
+            for client in watched.everybody
+            for visit in client.connections
+        ]
+        return "\n".join(
+            [*(f"{at} {where} {line}" for at, where, line in sorted(said, key=itemgetter(0))), *seen]
+        )
 
     @asynccontextmanager
     async def people(self, chance: random.Random) -> AsyncIterator[None]:
