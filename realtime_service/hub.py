@@ -468,9 +468,7 @@ class Hub:
 
     async def _seed(self, place: _Place, key: str) -> None:
         """Let a new device have what the shared session holds, then its own queue."""
-        deadline = asyncio.get_running_loop().call_later(
-            SEEDING_SECONDS, lambda: self.perform(place, place.room.seeding_takes_too_long(key))
-        )
+        deadline = asyncio.get_running_loop().call_later(SEEDING_SECONDS, self._end_seeding, place, key)
         try:
             async with asyncio.timeout(SEEDING_SECONDS):
                 ready = (await place.shared.depth()).ready
@@ -480,6 +478,13 @@ class Hub:
         self.perform(place, place.room.shared_depth(key, ready))
         if key not in place.room.devices or not place.room.devices[key].seeding:
             deadline.cancel()
+
+    def _end_seeding(self, place: _Place, key: str) -> None:
+        """It took its time; while the broker is away nothing is waited for in vain."""
+        if place.room.consuming:
+            self.perform(place, place.room.seeding_takes_too_long(key))
+        elif key in place.room.devices:
+            asyncio.get_running_loop().call_later(SEEDING_SECONDS, self._end_seeding, place, key)
 
     def _release_device(self, place: _Place, key: str) -> None:
         session = place.devices.pop(key, None)
