@@ -618,7 +618,7 @@ class Room:
 
     def _needed_by_nobody(self, event: Event) -> bool:
         """The connection that caused the event is here, and nobody else gets the shared stream: who should prove it?"""
-        if event.excluded is None or event.excluded not in self._members:
+        if event.excluded not in self._members:
             return False
         seeding = (device.member for device in self.devices.values() if device.seeding)
         return all(member.id == event.excluded for member in chain(self._unnamed.values(), seeding))

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench.broker import make_queues
+from tests.bench.broker import make_queues, private_broker
 from tests.bench.capacity import model
-from tests.bench.capacity.running import private_node, settled_kib, system
+from tests.bench.capacity.running import settled_kib, system
 from tests.bench.capacity.units import Check, Units
 
 ROUNDS: Final = 3
@@ -38,7 +38,7 @@ async def check(shape: Shape, units: Units) -> list[Check]:
         for place in range(shape.per_diagnosis)
     ]
     devices = rooms * shape.named
-    with private_node() as node:
+    with private_broker() as node:
         idle = await settled_kib(node)
         async with system(node, rooms, shape.replicas):
             await make_queues(node.amqp_url, range(1, round(rooms * shape.known) + 1))

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from realtime_service.embedded.node import PrivateRabbitMQ
-from tests.bench.broker import delete_queues, make_queues, publisher
+from tests.bench.broker import delete_queues, make_queues, private_broker, publisher
 from tests.bench.capacity.running import (
     files,
     on_disk_kib,
-    private_node,
     processes,
     settled_kib,
     system,
@@ -44,7 +43,7 @@ class Found:
 
 async def measure(count: int, say: Callable[[str], None]) -> Units:
     """With so many diagnoses. Takes some minutes."""
-    with private_node() as node:
+    with private_broker() as node:
         found = Found(node, count)
         steps: Sequence[Callable[[Found], Awaitable[None]]] = (
             _queues,

@@ -2,21 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from realtime_service.embedded.node import PrivateRabbitMQ, start_private_rabbitmq
+from realtime_service.embedded.node import PrivateRabbitMQ
 from tests.bench.broker import publisher
 from tests.bench.crowd import Crowd, crowd
 from tests.bench.measuring import Cost
 from tests.bench.peers.this_service import Service, targets, this_service
-from tests.bench.processes import cpu_seconds, pin, resident_bytes
+from tests.bench.processes import cpu_seconds, resident_bytes
 
-ROOMY: Final = "vm_memory_high_watermark.absolute = 8GB\n"
-"""An alarm would block publishers."""
 SILENT: Final = {
     "REALTIME_HEARTBEAT_SECONDS": "600",
     "REALTIME_OWNERSHIP_RECHECK_SECONDS": "55",
@@ -30,17 +28,6 @@ AT_ONCE: Final = 8
 """Clients that are being welcomed: what comes all at once is no steady cost."""
 STEADY_SECONDS: Final = 0.5
 STEADY: Final = 0.003
-
-
-@contextmanager
-def private_node() -> Iterator[PrivateRabbitMQ]:
-    """A node for this alone."""
-    node = start_private_rabbitmq(configuration=ROOMY)
-    try:
-        pin(node.pid, first=False)
-        yield node
-    finally:
-        node.stop()
 
 
 @dataclass(frozen=True, slots=True)
