@@ -21,7 +21,7 @@ run: $(VENV)/.run-ready ## the demo: the service and all it needs, with a page t
 	@exec $(BIN)/realtime-service demo $(ARGS)
 
 test: $(VENV)/.dev-ready ## all tests (ARGS="tests/domain -x" for some)
-	@$(BIN)/pytest $(or $(ARGS),--numprocesses auto --dist loadgroup)
+	@$(BIN)/pytest $(or $(ARGS),--numprocesses auto --dist loadscope --no-loadscope-reorder)
 
 soak: $(VENV)/.dev-ready ## faults at random on three replicas, for SECONDS=600 (REALTIME_SEED=7 replays one)
 	@REALTIME_SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest -s -k any_faults tests/service/test_replicas.py

@@ -1,10 +1,10 @@
 """Fixtures for all tests, each written, and explained, in `tests/support`; and how tests share two processors."""
 
 import os
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.support.servers import (
     BROKER_SETTINGS,
@@ -25,9 +25,9 @@ __all__ = [
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
     "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
 ]
 
-HERE: Final = Path(__file__).parent
 LONGEST: Final = "service"
 
 
@@ -36,14 +36,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return 0 if any(os.environ.get(name) for name in BROKER_SETTINGS) else min(2, os.cpu_count() or 1)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes run tests, a folder's stay together, in their order; the longest folder begins."""
-    if not config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_folder(item)))
-    items.sort(key=lambda item: _folder(item) != LONGEST)
+class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
+    """A folder's tests stay together, in their order: they share what is costly to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _folder(nodeid)
 
 
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(HERE).parts[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    """Where several processes run tests, each takes folder after folder."""
+    return ByFolder(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest folder begins, so that none is left to work alone at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _folder(item.nodeid) != LONGEST)
+
+
+def _folder(nodeid: str) -> str:
+    path, _, _ = nodeid.partition("::")
+    return path.removeprefix("tests/").partition("/")[0]

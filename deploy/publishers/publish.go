@@ -43,12 +43,14 @@ func publish(diagnosis int64, eventID string) error {
 	if err := channel.Confirm(false); err != nil {
 		return err
 	}
+	// Not a deferred confirmation: amqp091-go before 1.6 may miss one that comes at once, and waits for ever.
+	confirmed := channel.NotifyPublish(make(chan amqp.Confirmation, 1))
 	returned := channel.NotifyReturn(make(chan amqp.Return, 1))
 	closing := channel.NotifyClose(make(chan *amqp.Error, 1))
 	limit, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	now := time.Now()
-	confirmation, err := channel.PublishWithDeferredConfirmWithContext(
+	err = channel.PublishWithContext(
 		limit, "diagnosis.feedback", fmt.Sprintf("diagnosis.%d", diagnosis), true, false,
 		amqp.Publishing{
 			MessageId:    eventID,
@@ -61,15 +63,14 @@ func publish(diagnosis int64, eventID string) error {
 	if err != nil {
 		return err
 	}
-	confirmed := make(chan bool, 1)
-	go func() { confirmed <- confirmation.Wait() }()
 	select {
-	case taken := <-confirmed:
-		if !taken {
+	case confirmation, open := <-confirmed:
+		if !open { // no such exchange, no permission
+			return fmt.Errorf("the channel was closed: %v", <-closing)
+		}
+		if !confirmation.Ack {
 			return errors.New("the broker refused it")
 		}
-	case closed := <-closing: // no such exchange, no permission
-		return closed
 	case <-limit.Done():
 		return errors.New("the broker did not confirm in time")
 	}

@@ -95,7 +95,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture
 async def start(
-    place: Place, request: pytest.FixtureRequest, chromium: Chromium, tmp_path: Path
+    place: Place, request: pytest.FixtureRequest, chromium: Chromium, origin: str, tmp_path: Path
 ) -> AsyncIterator[Start]:
     """Starts clients; they are stopped in the end."""
     started: list[Watcher] = []
@@ -104,10 +104,10 @@ async def start(
         options = {"url": f"http://{address}", "diagnosis": diagnosis, "tokens": tokens, **options}
         watcher: Watcher
         if place == "chromium":
-            watcher = await InChromium.start(chromium, request.getfixturevalue("origin"), options)
+            watcher = await InChromium.start(chromium, origin, options)
         else:
             entry = request.getfixturevalue("ws") if place == "ws" else None
-            watcher = await InNode.start(tmp_path, request.getfixturevalue("origin"), options, ws=entry)
+            watcher = await InNode.start(tmp_path, origin, options, ws=entry)
         started.append(watcher)
         return watcher
 
