@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 FIRST_DELAY_SECONDS: Final = 0.05
 LONGEST_DELAY_SECONDS: Final = 5.0
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
+SOON_EVENTS: Final = WINDOW_EVENTS // 2
+"""So many settled events are acknowledged at once: the broker sends no more than a window beyond them."""
 
 MakeQueue = Callable[["Source"], Awaitable[None]]
 
@@ -143,7 +145,10 @@ class QueueSession:
         self._occurrences.settled(tag)
         for settled in [known for known in self._parkable if known <= tag]:
             del self._parkable[settled]
-        self._link.acknowledge_soon(self)
+        if tag - self._acknowledged < SOON_EVENTS:
+            self._link.acknowledge_soon(self)
+        else:
+            self.acknowledge()
 
     def park(self, generation: int, tag: int, reason: str) -> None:
         """Bring a delivery to the parking queue, then tell the listener."""

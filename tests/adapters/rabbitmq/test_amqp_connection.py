@@ -1,6 +1,7 @@
 """The AMQP a replica consumes with, against a broker that obeys, refuses, freezes, dies, or talks nonsense."""
 
 import asyncio
+import itertools
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aio_pika import Message
@@ -27,7 +29,7 @@ from pamqp.heartbeat import Heartbeat
 
 from realtime_service.adapters.rabbitmq.amqp import channel as channels
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
-from realtime_service.adapters.rabbitmq.amqp.connection import Connection
+from realtime_service.adapters.rabbitmq.amqp.connection import RUSH_READS, RUSH_SECONDS, Connection
 from realtime_service.adapters.rabbitmq.amqp.properties import UNREADABLE
 from realtime_service.adapters.rabbitmq.connecting import close, connect, reason_of
 from realtime_service.domain.errors import BrokerUnavailable
@@ -359,6 +361,13 @@ class Socket(asyncio.BaseTransport):
         super().__init__()
         self.written = b""
         self.closing = False
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -415,6 +424,36 @@ async def test_segments_may_begin_and_end_anywhere(size: int) -> None:
     assert came[2].routing_key == "key 3"
     assert not connection._buffer
     assert not socket.closing
+
+
+async def test_in_a_rush_it_is_read_less_often() -> None:
+    connection, socket, came = fed()
+    number = 0
+    for _ in range(2):
+        while socket.reading:
+            number += 1
+            connection.data_received(delivery(number))
+            assert number < 1000
+        assert number >= RUSH_READS
+        assert len(came) == number, "what was read is dealt with"
+        await until(lambda: socket.reading)
+
+
+@pytest.mark.parametrize("frame", [HEARTBEAT, frames.marshal(ConnectionCommand.Unblocked(), 0)])
+async def test_only_deliveries_make_a_rush(frame: bytes) -> None:
+    connection, socket, _ = fed()
+    for _ in range(10 * RUSH_READS):
+        connection.data_received(frame)
+    assert socket.reading
+
+
+async def test_events_that_come_one_by_one_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, socket, _ = fed()
+    now = itertools.count(1, 2 * RUSH_SECONDS)
+    monkeypatch.setattr(connection, "loop", SimpleNamespace(time=lambda: next(now), call_soon=lambda _: None))
+    for number in range(1, 10 * RUSH_READS):
+        connection.data_received(delivery(number))
+        assert socket.reading
 
 
 @pytest.mark.parametrize(
