@@ -11,6 +11,8 @@ class Listener:
         """Whether the queue was made, at each opening."""
         self.ready: list[int] = []
         """How many events waited, at each opening."""
+        self.tags: list[int] = []
+        """Of what the broker handed over, whatever it was."""
 
     def making(self) -> None:
         pass
@@ -20,10 +22,10 @@ class Listener:
         self.ready.append(ready)
 
     def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
-        pass
+        self.tags.append(tag)
 
     def refused(self, tag: int, reason: str) -> None:
-        pass
+        self.tags.append(tag)
 
     def parked(self, generation: int, tag: int) -> None:
         pass
