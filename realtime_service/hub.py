@@ -317,15 +317,15 @@ class Hub:
 
     def pong(self, connection: Connection, number: int) -> bool:
         """A connection answered PING `number`. Returns whether that proved anything."""
-        return self._advance(connection, Room.pong, number)
+        return self._advance(connection, lambda room: room.pong(connection.member, number))
 
     def ack(self, connection: Connection, event: EventId) -> bool:
         """A connection acknowledged an event and all before it. Returns whether that proved anything."""
-        return self._advance(connection, Room.ack, event)
+        return self._advance(connection, lambda room: room.ack(connection.member, event))
 
     def written(self, connection: Connection) -> None:
         """Everything was handed to the socket of a connection that cannot prove anything."""
-        self._advance(connection, Room.written)
+        self._advance(connection, lambda room: room.written(connection.member))
 
     def queued_for(self, connection: Connection) -> int:
         """Events that wait for a connection that is being welcomed."""
@@ -511,14 +511,14 @@ class Hub:
             del self._places[diagnosis]
             self.metrics.rooms.set(len(self._places))
 
-    def _advance(self, connection: Connection, decide: Callable[..., list[Effect]], *proof: object) -> bool:
+    def _advance(self, connection: Connection, decide: Callable[[Room], list[Effect]]) -> bool:
         place = self._places.get(connection.diagnosis)
         if place is None or connection.member.id not in place.connections:
             return False
         receipts = connection.member.receipts
         unproven, answered = receipts.unproven, receipts.answered
         owed = receipts.owed if self.observer else ()
-        effects = decide(place.room, connection.member, *proof)
+        effects = decide(place.room)
         proven = unproven - receipts.unproven
         if proven:
             self.metrics.proven.inc(proven)
