@@ -10,6 +10,7 @@ from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.checker import Audience
 from tests.service.harness.proxy import Proxy
 from tests.service.harness.recorder import every_other
+from tests.service.harness.status import reports
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, streaming_considerately, verdict
 
@@ -74,9 +75,14 @@ async def test_who_joins_while_the_active_replica(
     active, other = await world.start_replica(), await world.start_replica(publish_timeout_seconds=1)
     diagnosis = world.diagnosis()
     recorder = await world.recorder()
-    here, there, late = (world.local_client(name) for name in ("here", "there", "late"))
+    here, there, late, stranger = map(world.local_client, ("here", "there", "late", "stranger"))
     first = await here.connect(world.url(diagnosis, address=active.address))
     await until(lambda: here.is_welcome, "the first is welcome")
+    await reports(other, lambda r: r["total_connections"] == 1, "the other one knows it")
+    await stranger.connect(world.url(world.diagnosis(), address=other.address))
+    await until(
+        lambda: stranger.is_welcome, "quorum: from now on it asks those it knows, not whoever answers"
+    )
     if why == "is frozen":
         await there.connect(world.url(diagnosis, address=other.address))
         await until(lambda: there.is_welcome, "the second is welcome")
@@ -91,11 +97,7 @@ async def test_who_joins_while_the_active_replica(
         assert refused.status == 503
     try:
         newcomer = await late.connect(world.url(diagnosis, address=other.address))
-        await until(lambda: newcomer.welcome, "the newcomer is welcome")
-        if world.queue_type == "quorum" and newcomer.welcome and not newcomer.welcome["gap"]:
-            # A replica that started just now does not know of the others, and their queue does not say (README).
-            newcomer = await late.connect(world.url(diagnosis, address=other.address))
-            await until(lambda: newcomer.welcome, "the newcomer is welcome")
+        await until(lambda: late.is_welcome, "the newcomer is welcome")
     finally:
         active.signal(signal.SIGCONT)
         await asyncio.to_thread(fragile_broker.ctl, "set_vm_memory_high_watermark", "0.4")
