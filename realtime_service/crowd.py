@@ -45,7 +45,7 @@ class Walker(Protocol):
         """What hands bytes to its socket."""
 
     def ask_now(self) -> None:
-        """Ask for a proof of what was written, unless it is being asked."""
+        """Ask for a proof of what was written, unless it is being asked; one that says so by itself is listened to."""
 
     def owes(self) -> None:
         """Something was written to it: its clock starts, unless it runs."""

@@ -66,6 +66,9 @@ class Connection(Walker, Protocol):
     def progress(self) -> None:
         """The client proved something: its clock starts anew."""
 
+    def rest(self) -> None:
+        """Others of the crowd proved the same before: nobody waits for what it proves next."""
+
     def end(self, code: CloseCode) -> None:
         """Close; no frame is written after this."""
 
@@ -527,6 +530,8 @@ class Hub:
             self.observer.proven(connection.diagnosis, connection.member, owed[:proven])
         if proven or receipts.answered != answered:
             connection.progress()
+        if proven and not effects and place.crowd is not None:
+            connection.rest()
         self.perform(place, effects)
         return proven > 0
 

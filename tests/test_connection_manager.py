@@ -78,6 +78,8 @@ class Inside:
 
     def progress(self) -> None: ...
 
+    def rest(self) -> None: ...
+
     def end(self, code: CloseCode) -> None:
         self.ended = code
 

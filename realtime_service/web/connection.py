@@ -23,6 +23,7 @@ from realtime_service.frames import ping_frame, pong_frame, text_frame
 from realtime_service.hub import Hub
 from realtime_service.logs import hashed
 from realtime_service.web.proofs import ProvingWebSocket
+from realtime_service.web.rests import Reading, Rests
 from realtime_service.web.timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class ClientConnection:
         "_gone",
         "_hub",
         "_outbox",
+        "_rests",
         "_socket",
         "_timekeeper",
         "_welcomed",
@@ -63,6 +65,7 @@ class ClientConnection:
         hub: Hub,
         timekeeper: Timekeeper,
         writer: "TurnWriter",
+        rests: Rests,
     ) -> None:
         self.diagnosis = diagnosis
         self.member = member
@@ -72,6 +75,7 @@ class ClientConnection:
         self._hub = hub
         self._timekeeper = timekeeper
         self._writer = writer
+        self._rests = rests
         self._outbox: list[bytes] = []
         self._ask = False
         self._welcomed = False
@@ -92,10 +96,12 @@ class ClientConnection:
         return self._socket.write_anyhow
 
     def ask_now(self) -> None:
-        """Ask for a proof of what was written, unless it is being asked."""
+        """Ask for a proof of what was written, unless it is being asked; one that says so by itself is listened to."""
         if self._socket.ended or self._gone:
             return
-        if (number := self.member.receipts.ping_due()) is not None:
+        if self.member.receipts.mode == "ack":
+            self._socket.reading.resume_reading()
+        elif (number := self.member.receipts.ping_due()) is not None:
             if not self._socket.write(self._socket.ping(number)):
                 self.end(CloseCode.TRY_LATER)
                 return
@@ -151,6 +157,11 @@ class ClientConnection:
             self._timekeeper.owes(self)
         else:
             self._timekeeper.owes_nothing(self)
+
+    def rest(self) -> None:
+        """Nobody waits for what the client proves next: one that was not asked for it is read a little later."""
+        if self.member.receipts.mode == "ack":
+            self._rests.rest(self._socket.reading)
 
     def end(self, code: CloseCode) -> None:
         """Close with the fixed reason of `code`."""
@@ -365,6 +376,7 @@ class Socket:
         "_transport",
         "ended",
         "opened_at",
+        "reading",
         "ws",
     )
 
@@ -376,6 +388,7 @@ class Socket:
         self.opened_at = time.time()
         """Unix seconds."""
         self.ended = False
+        self.reading: Reading = request.protocol
         self._transport = request.transport
         self._max_unsent_bytes = max_unsent_bytes
         self._nonce = f"{secrets.token_hex(4)}.".encode()

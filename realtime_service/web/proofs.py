@@ -2,7 +2,8 @@
 
 A PONG, or an `ack` frame, is the answer to most of what a client is sent, and aiohttp 3.14 brings each to the handler
 through a queue and a task: more work than all else that is done for its event. This stands before aiohttp's parser and
-takes out those that prove something; every other byte goes on as it came. (RFC 6455 §5.2 for the shape of a frame;
+takes out those that prove something; every other byte goes on as it came. Of several acknowledgements that came
+together the last one counts, which says what those before it say. (RFC 6455 §5.2 for the shape of a frame;
 §5.5: control frames are never fragmented, and at most 125 bytes long.)
 """
 
@@ -50,26 +51,27 @@ class ProvingWebSocket(web.WebSocketResponse):
         # Of no use any more, and together some 2 KiB: what reads requests, and where they wait for each other.
         protocol._parser = None
         protocol._messages = ()  # type: ignore[assignment]
-        protocol._payload_parser = parser = ProofsFirst(protocol._payload_parser, self._use)
+        protocol._payload_parser = parser = ProofsFirst(protocol._payload_parser, self._pong, self._ack)
         if early:
             parser.feed_data(early)
 
-    def _use(self, opcode: int, payload: bytes) -> bool:
-        if opcode == _PONG:
-            return self.on_pong is not None and self.on_pong(payload)
-        return (
-            self.on_ack is not None and (event := _acknowledged(payload)) is not None and self.on_ack(event)
-        )
+    def _pong(self, payload: bytes) -> bool:
+        return self.on_pong is not None and self.on_pong(payload)
+
+    def _ack(self, event: str) -> bool:
+        return self.on_ack is not None and self.on_ack(event)
 
 
 class ProofsFirst:
-    """A parser before another, which gets whatever is no whole PONG or short text frame, or one that nobody used."""
+    """A parser before another, which gets whatever is no whole PONG or `ack` frame, or one that nobody used."""
 
-    __slots__ = ("_after", "_header", "_rest", "_use")
+    __slots__ = ("_ack", "_after", "_header", "_pong", "_rest")
 
-    def __init__(self, after: Parser, use: Callable[[int, bytes], bool]) -> None:
+    def __init__(self, after: Parser, pong: Callable[[bytes], bool], ack: Callable[[str], bool]) -> None:
+        """`pong` gets payloads, and `ack` event ids; they say whether they used one up."""
         self._after = after
-        self._use = use
+        self._pong = pong
+        self._ack = ack
         self._rest = 0
         """Bytes to come of a frame that the other parser got the beginning of."""
         self._header = b""
@@ -79,9 +81,11 @@ class ProofsFirst:
         """Take bytes, in whatever pieces they come; of a proof that comes in two, the other parser gets both."""
         if self._header:
             data, self._header = self._header + data, b""
-        elif not self._rest and _is_one_frame(data):
-            used = self._use(data[0], _payload(data, 0, len(data)))
-            return (False, b"") if used else self._after.feed_data(data)
+        elif not self._rest and (events := _only_acknowledged(data)):
+            if self._ack(events[-1]):
+                return False, b""
+            if len(events) == 1:
+                return self._after.feed_data(data)
         end = len(data)
         begun = 0  # of what is not handed on yet
         at = self._rest  # where a frame begins
@@ -91,11 +95,7 @@ class ProofsFirst:
                 self._header = data[at:]
                 end = at
                 break
-            if (
-                at + size <= end
-                and _may_prove(data, at, size)
-                and self._use(data[at], _payload(data, at, size))
-            ):
+            if at + size <= end and _may_prove(data, at, size) and self._use(data, at, size):
                 if begun < at:
                     self._after.feed_data(data[begun:at])
                 begun = at + size
@@ -107,11 +107,26 @@ class ProofsFirst:
         """The connection is closed."""
         self._after.feed_eof()
 
+    def _use(self, data: bytes, at: int, size: int) -> bool:
+        payload = _payload(data, at, size)
+        if data[at] == _PONG:
+            return self._pong(payload)
+        return (event := _acknowledged(payload)) is not None and self._ack(event)
 
-def _is_one_frame(data: bytes) -> bool:
-    """Whether this is a proof by itself, as most come."""
-    length = len(data) - _HEADER
-    return 0 <= length <= _LARGEST and data[1] == _MASKED + length and data[0] in (_PONG, _TEXT)
+
+def _only_acknowledged(data: bytes) -> list[str]:
+    """The event ids of these frames; none unless they are whole `ack` frames and nothing else."""
+    events = []
+    at, end = 0, len(data)
+    while at + _HEADER <= end and data[at] == _TEXT:
+        size = data[at + 1] - _MASKED + _HEADER
+        if not _HEADER <= size <= min(_HEADER + _LARGEST, end - at):
+            return []
+        if (event := _acknowledged(_payload(data, at, size))) is None:
+            return []
+        events.append(event)
+        at += size
+    return events if at == end else []
 
 
 def _may_prove(data: bytes, at: int, size: int) -> bool:

@@ -64,6 +64,7 @@ from realtime_service.web.credentials import bearer_token
 from realtime_service.web.problems import HttpProblem
 from realtime_service.web.proofs import ProvingWebSocket
 from realtime_service.web.rate import TokenBucket
+from realtime_service.web.rests import Rests
 from realtime_service.web.timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
@@ -94,6 +95,7 @@ class WebSocketRoute:
         self._hub = hub
         self._timekeeper = timekeeper
         self._writer = TurnWriter()
+        self._rests = Rests()
         self._admission = Admission(settings)
         self._open = 0
         self.draining = False
@@ -160,7 +162,7 @@ class WebSocketRoute:
         device = topology.device_key(user, client) if client else None
         member = Member.of(ConnectionId(uuid.uuid4().hex), user, mode, device)
         connection = ClientConnection(
-            socket, diagnosis, member, identity, self._hub, self._timekeeper, self._writer
+            socket, diagnosis, member, identity, self._hub, self._timekeeper, self._writer, self._rests
         )
         conversation = _Conversation(connection, socket, self._verifier, self._settings)
         socket.ws.on_pong, socket.ws.on_ack = connection.proof, connection.acknowledged

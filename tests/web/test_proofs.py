@@ -1,13 +1,12 @@
 """web.proofs: proofs are taken out of the stream, and nothing else, in whatever pieces it comes."""
 
 import json
-import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_service.web.proofs import ProofsFirst, ProvingWebSocket
+from realtime_service.web.proofs import ProofsFirst
 
 PONG, PING, TEXT, BINARY, CLOSE = 0x8A, 0x89, 0x81, 0x82, 0x88
 
@@ -30,10 +29,26 @@ class After:
 class Uses(list[bytes]):
     """Uses every PONG."""
 
-    def __call__(self, first: int, payload: bytes) -> bool:
-        if first == PONG:
-            self.append(payload)
-        return first == PONG
+    def __call__(self, payload: bytes) -> bool:
+        self.append(payload)
+        return True
+
+
+class Acks(list[str]):
+    """Uses the acknowledgements of these events, and notes which it was asked about."""
+
+    def __init__(self, *known: str) -> None:
+        super().__init__()
+        self._known = known
+
+    def __call__(self, event: str) -> bool:
+        self.append(event)
+        return event in self._known
+
+
+def nothing(_: object) -> bool:
+    """Uses nothing."""
+    return False
 
 
 def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
@@ -46,7 +61,7 @@ def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
         header = bytes((first, 127 | (0x80 if masked else 0))) + size.to_bytes(8, "big")
     if not masked:
         return header + payload
-    mask = os.urandom(4)
+    mask = b"\x01\x7f\x80\xfe"
     return header + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
@@ -61,7 +76,7 @@ frames = st.builds(
 def test_whole_pongs_are_used_and_the_rest_goes_on_in_order() -> None:
     used = Uses()
     after = After()
-    parser = ProofsFirst(after, used)
+    parser = ProofsFirst(after, used, nothing)
     text, binary = frame(TEXT, b"ping"), frame(BINARY, b"\0" * 300)
     parser.feed_data(frame(PONG, b"a.1") + text + frame(PONG, b"") + frame(PONG, b"b" * 125) + binary)
     assert used == [b"a.1", b"", b"b" * 125]
@@ -73,14 +88,14 @@ def test_whole_pongs_are_used_and_the_rest_goes_on_in_order() -> None:
 def test_a_pong_that_nobody_uses_goes_on() -> None:
     after = After()
     pong = frame(PONG, b"unsolicited")
-    ProofsFirst(after, lambda *_: False).feed_data(pong)
+    ProofsFirst(after, nothing, nothing).feed_data(pong)
     assert after.got == pong
 
 
 def test_what_looks_like_a_pong_inside_another_frame_is_none() -> None:
     after = After()
     inner = frame(TEXT, frame(PONG, b"a.1"), masked=False)
-    parser = ProofsFirst(after, lambda *_: True)
+    parser = ProofsFirst(after, lambda _: True, lambda _: True)
     for cut in range(len(inner)):
         parser.feed_data(inner[:cut] or b"")
         parser.feed_data(inner[cut:])
@@ -91,7 +106,7 @@ def test_what_looks_like_a_pong_inside_another_frame_is_none() -> None:
 def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes], sizes: list[int]) -> None:
     used = Uses()
     after = After()
-    parser = ProofsFirst(after, used)
+    parser = ProofsFirst(after, used, nothing)
     stream, at, turn = b"".join(whole), 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)] if turn < 2000 else len(stream)
@@ -124,21 +139,50 @@ def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes]
     ],
 )
 def test_text_that_is_no_acknowledgement_is_not_asked_about(text: bytes) -> None:
-    socket = ProvingWebSocket()
-    socket.on_ack = lambda _: pytest.fail("it is none")
-    assert not socket._use(TEXT, text)
+    after, asked = After(), Acks()
+    data = ack("a") + frame(TEXT, text) + ack("b")
+    ProofsFirst(after, nothing, asked).feed_data(frame(TEXT, text))
+    assert asked == []
+    ProofsFirst(after, nothing, asked).feed_data(data)
+    assert asked == ["a", "b"]
+    assert after.got == frame(TEXT, text) + data
+
+
+def ack(event: str) -> bytes:
+    return frame(TEXT, json.dumps({"type": "ack", "event_id": event}).encode())
 
 
 @pytest.mark.parametrize("proves", [True, False])
 def test_an_acknowledgement_that_proves_something_is_used_up(proves: bool) -> None:
-    socket, after, asked = ProvingWebSocket(), After(), list[str]()
-
-    def prove(event: str) -> bool:
-        asked.append(event)
-        return proves
-
-    socket.on_ack = prove
-    text = frame(TEXT, json.dumps({"type": "ack", "event_id": "a"}).encode())
-    ProofsFirst(after, socket._use).feed_data(text)
+    after, asked = After(), Acks(*["a"] * proves)
+    text = ack("a")
+    ProofsFirst(after, nothing, asked).feed_data(text)
     assert asked == ["a"]
     assert after.got == (b"" if proves else text)
+
+
+def test_of_acknowledgements_that_come_together_the_last_one_counts() -> None:
+    after, asked = After(), Acks("a", "b", "c")
+    ProofsFirst(after, nothing, asked).feed_data(ack("a") + ack("b") + ack("c"))
+    assert asked == ["c"]
+    assert after.got == b""
+
+
+def test_where_the_last_one_proves_nothing_each_is_asked_about() -> None:
+    after, asked = After(), Acks("a", "b")
+    unknown = ack("unknown")
+    ProofsFirst(after, nothing, asked).feed_data(ack("a") + ack("b") + unknown)
+    assert asked[1:3] == ["a", "b"]
+    assert after.got == unknown
+
+
+def test_what_else_comes_between_acknowledgements_goes_on_in_order() -> None:
+    after, used, asked = After(), Uses(), Acks("a", "b")
+    ping = frame(TEXT, b"ping")
+    parser = ProofsFirst(after, used, asked)
+    parser.feed_data(ack("a") + ping + frame(PONG, b"1") + ack("b") + ack("c")[:9])
+    parser.feed_data(ack("c")[9:] + ping)
+    assert asked == ["a", "b"]
+    assert used == [b"1"]
+    assert after.got[: len(ping)] == ping
+    assert after.got.endswith(ping)
