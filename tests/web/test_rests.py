@@ -1,6 +1,5 @@
 """web.rests: whose proofs decide nothing is read less often, and nothing it says is lost."""
 
-
 import pytest
 
 from contracts.ids import EventId
