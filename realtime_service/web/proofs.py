@@ -8,9 +8,11 @@ together the last one counts, which says what those before it say. (RFC 6455 §5
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from aiohttp import web
+from aiohttp._websocket.helpers import websocket_mask
 from pydantic_core import from_json
 
 _PONG: Final = 0x8A  # FIN, opcode 10, no reserved bits
@@ -18,6 +20,8 @@ _TEXT: Final = 0x81  # FIN, opcode 1
 _MASKED: Final = 0x80
 _LARGEST: Final = 125  # of a control frame, and of any whose length is in its second byte
 _HEADER: Final = 6  # of a short masked frame: two bytes and the mask
+_SAME: Final = 64
+"""So many `ack` frames are not read anew: all clients of a room send the same."""
 
 
 class Parser(Protocol):
@@ -108,41 +112,45 @@ class ProofsFirst:
         self._after.feed_eof()
 
     def _use(self, data: bytes, at: int, size: int) -> bool:
-        payload = _payload(data, at, size)
+        payload = _payload(data, at, at + size)
         if data[at] == _PONG:
             return self._pong(payload)
-        return (event := _acknowledged(payload)) is not None and self._ack(event)
+        try:
+            return self._ack(_acknowledged(payload))
+        except ValueError:
+            return False
 
 
 def _only_acknowledged(data: bytes) -> list[str]:
     """The event ids of these frames; none unless they are whole `ack` frames and nothing else."""
     events = []
     at, end = 0, len(data)
-    while at + _HEADER <= end and data[at] == _TEXT:
-        size = data[at + 1] - _MASKED + _HEADER
-        if not _HEADER <= size <= min(_HEADER + _LARGEST, end - at):
-            return []
-        if (event := _acknowledged(_payload(data, at, size))) is None:
-            return []
-        events.append(event)
-        at += size
-    return events if at == end else []
+    try:
+        while at < end:
+            stop = at + _HEADER + data[at + 1] - _MASKED
+            if data[at] != _TEXT or data[at + 1] > _MASKED + _LARGEST or not at + _HEADER <= stop <= end:
+                return []
+            events.append(_acknowledged(_payload(data, at, stop)))
+            at = stop
+    except (IndexError, ValueError):
+        return []
+    return events
 
 
 def _may_prove(data: bytes, at: int, size: int) -> bool:
     return data[at] in (_PONG, _TEXT) and bool(data[at + 1] & _MASKED) and size <= _HEADER + _LARGEST
 
 
-def _acknowledged(text: bytes) -> str | None:
-    """The event id of an `ack` frame; None for anything else, which goes the long way."""
-    try:
-        frame = from_json(text)
-    except ValueError:
-        return None
+@lru_cache(maxsize=_SAME)
+def _acknowledged(text: bytes) -> str:
+    """The event id of an `ack` frame. Raises ValueError for anything else, of which nothing is kept here."""
+    frame = from_json(text)
     if not isinstance(frame, dict) or frame.get("type") != "ack":
-        return None
+        raise ValueError
     event = frame.get("event_id")
-    return event if isinstance(event, str) else None
+    if not isinstance(event, str):
+        raise ValueError
+    return event
 
 
 def _size(data: bytes, at: int) -> int | None:
@@ -162,10 +170,8 @@ def _size(data: bytes, at: int) -> int | None:
     return header + (4 if second & _MASKED else 0) + length
 
 
-def _payload(data: bytes, at: int, size: int) -> bytes:
+def _payload(data: bytes, at: int, stop: int) -> bytes:
     """The payload of a short masked frame (RFC 6455 §5.3)."""
-    masked = data[at + _HEADER : at + size]
-    mask = data[at + 2 : at + _HEADER]
-    length = len(masked)
-    key = (mask * (length // 4 + 1))[:length]
-    return (int.from_bytes(masked, "big") ^ int.from_bytes(key, "big")).to_bytes(length, "big")
+    payload = bytearray(data[at + _HEADER : stop])
+    websocket_mask(data[at + 2 : at + _HEADER], payload)
+    return bytes(payload)

@@ -8,7 +8,7 @@ meanwhile then comes in one read, of which the last word says it all. Whoever pr
 import asyncio
 from typing import Final, Protocol
 
-REST_SECONDS: Final = 0.1
+REST_SECONDS: Final = 0.2
 """How much later a frame of a client of a large room may be seen."""
 
 
