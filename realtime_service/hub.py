@@ -34,7 +34,7 @@ from realtime_service.domain.room import (
     TellProven,
     Word,
 )
-from realtime_service.domain.sessions import Depth, Replicas, Session, Sessions
+from realtime_service.domain.sessions import Replicas, Session, Sessions
 from realtime_service.frames import text_frame
 from realtime_service.logs import hashed
 from realtime_service.metrics import Metrics
@@ -138,8 +138,9 @@ class _Place:
     def session(self, key: SessionKey) -> Session | None:
         return self.shared if key is SHARED else self.devices.get(key)
 
-    async def depth(self) -> Depth:
-        return await self.shared.depth()
+    async def consumers(self) -> int:
+        at_first = 0 if self.counted else self.shared.consumers
+        return at_first or (await self.shared.depth()).consumers
 
     def perform(self, effects: Iterable[Effect]) -> None:
         self._hub.perform(self, effects)

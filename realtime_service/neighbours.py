@@ -19,7 +19,7 @@ from realtime_service.domain.errors import PublishError
 from realtime_service.domain.event import Event
 from realtime_service.domain.relays import Stamp
 from realtime_service.domain.room import Effect, Held, Room, Word
-from realtime_service.domain.sessions import Depth, Replicas
+from realtime_service.domain.sessions import Replicas
 from realtime_service.logs import hashed
 from realtime_service.metrics import Metrics
 
@@ -40,8 +40,11 @@ class Place(Protocol):
     room: Room
     counted: bool
 
-    async def depth(self) -> Depth:
-        """The shared queue. Raises when it is not consumed."""
+    async def consumers(self) -> int:
+        """Sessions on the shared queue, of all replicas: now, or when this one began, if it was not asked before.
+
+        Whoever began later counts this one. Raises when the queue is not consumed.
+        """
 
     def perform(self, effects: Iterable[Effect]) -> None:
         """Carry out what the room decided."""
@@ -98,7 +101,7 @@ class Neighbours:
         A classic queue counts the consumers that wait for their turn, a quorum queue does not (RabbitMQ 3.10 to 4.3).
         """
         if self.known is None:
-            return max(0, (await place.depth()).consumers - 1)
+            return max(0, await place.consumers() - 1)
         others = self.known()
         return None if others is None else len(others)
 

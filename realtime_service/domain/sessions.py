@@ -57,6 +57,9 @@ class SessionListener(Protocol):
 class Session(Protocol):
     """One durable queue, consumed on a channel of its own."""
 
+    consumers: int
+    """Sessions on the queue, of all replicas, when this one had begun to consume; 0 before it did."""
+
     def open(self) -> None:
         """Want the session; it opens as soon as there is a broker, and again after every loss."""
 

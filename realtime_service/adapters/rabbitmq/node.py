@@ -85,9 +85,13 @@ class NodeQueue:
         self._watched.add(diagnosis)
         self._changed.set()
 
+    def is_bound(self, diagnosis: DiagnosisId) -> bool:
+        """Whether what is said to this diagnosis' replicas reaches this one."""
+        return diagnosis in self._bound
+
     async def bound(self, diagnosis: DiagnosisId) -> None:
-        """Return once what is said to this diagnosis' replicas reaches this one."""
-        while diagnosis not in self._bound:
+        """Return once it is."""
+        while not self.is_bound(diagnosis):
             if (binding := self._awaited.get(diagnosis)) is None:
                 binding = self._awaited[diagnosis] = asyncio.get_running_loop().create_future()
             await asyncio.wait([binding])  # others may wait for it, too

@@ -55,8 +55,10 @@ class Source:
     diagnosis: DiagnosisId
     limit: int
     make: MakeQueue
-    before: MakeQueue
-    """What must have happened before it is consumed."""
+    is_ready: Callable[["Source"], bool]
+    """Whether it may be consumed."""
+    until_ready: MakeQueue
+    """Waits until it may be."""
 
 
 class QueueSession:
@@ -80,6 +82,7 @@ class QueueSession:
         "_task",
         "_waiting",
         "_wanted",
+        "consumers",
     )
 
     def __init__(
@@ -107,6 +110,7 @@ class QueueSession:
         self._waiting: asyncio.Task[None] | None = None
         self._settled = 0
         self._acknowledged = 0
+        self.consumers = 0
         self._parkable: dict[int, Delivery] = {}  # unsettled, and no event, or one for somebody else
 
     # What its user calls
@@ -183,7 +187,8 @@ class QueueSession:
         pauses = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         made = False
         while self._wanted:
-            if not await self._unless_released(self._before_opening()):
+            ready = self._link.is_up and self._source.is_ready(self._source)
+            if not ready and not await self._unless_released(self._until_ready()):
                 return
             pause = next(pauses)
             try:
@@ -208,9 +213,9 @@ class QueueSession:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._released.wait(), pause)
 
-    async def _before_opening(self) -> None:
+    async def _until_ready(self) -> None:
         await self._link.wait_up()
-        await self._source.before(self._source)
+        await self._source.until_ready(self._source)
 
     async def _unless_released(self, wait: Coroutine[None, None, None]) -> bool:
         """Wait for something that may take for ever. False: the session was released meanwhile."""
@@ -249,7 +254,7 @@ class QueueSession:
         full = ready >= self._source.limit
         self._listener.opened(self._generation, ready, full=full, made=made or self._deleted)
         self._deleted = False
-        await channel.basic_consume(queue, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
+        self.consumers = await channel.consume_and_count(queue, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._opened.set()
 
     # Losing

@@ -47,9 +47,9 @@ class RabbitSessions:
         self._publisher = publisher
         self._parking = parking
         self._limit = backlog_limit
-        # One pair for all sessions: there are many.
-        self._shared_is_made = self._ask_for_queue, self._bound
-        self._device_is_made = self._make_device_queue, _at_once
+        # One of each for all sessions: there are many.
+        self._shared_is_made = self._ask_for_queue, self._is_bound, self._bound
+        self._device_is_made = self._make_device_queue, _always, _at_once
         self._occurrences: dict[str, Occurrences] = {}  # by queue, least recently opened first
         self._device_arguments = topology.device_arguments(limit=backlog_limit, queue_type=queue_type)
 
@@ -78,6 +78,9 @@ class RabbitSessions:
         if len(self._occurrences) > REMEMBERED_QUEUES:
             del self._occurrences[next(iter(self._occurrences))]
         return QueueSession(self._link, source, listener, self._parking, occurrences)
+
+    def _is_bound(self, source: Source) -> bool:
+        return self._node.is_bound(source.diagnosis)
 
     async def _bound(self, source: Source) -> None:
         await self._node.bound(source.diagnosis)
@@ -125,6 +128,10 @@ class RabbitSessions:
             if not isinstance(error.__cause__, ChannelPreconditionFailed):
                 raise
             log.warning("queue_has_other_arguments", queue=source.queue)
+
+
+def _always(_: Source) -> bool:
+    return True
 
 
 async def _at_once(_: Source) -> None:

@@ -215,6 +215,30 @@ async def test_what_is_not_acknowledged_is_back_in_its_place_when_the_channel_is
     assert all(message.redelivered for message in again)
 
 
+@pytest.mark.parametrize("waiting", [0, 300])
+async def test_who_consumes_and_counts_is_among_those_counted(
+    connection: Connection, filled: AbstractChannel, waiting: int
+) -> None:
+    """Also while deliveries are on their way."""
+    await put(filled, *(b"%d" % number for number in range(waiting)))
+    came: list[bytes] = []
+    for number in (1, 2, 3):
+        consumer = connection.channel()
+        consumers = await consumer.consume_and_count(
+            QUEUE, lambda message: came.append(message.body), timeout=20
+        )
+        assert consumers == number
+    await until(lambda: len(came) == waiting)
+
+
+async def test_who_consumes_and_counts_on_a_queue_that_does_not_exist_is_told(connection: Connection) -> None:
+    channel = connection.channel()
+    with pytest.raises(amqp.ChannelNotFoundEntity):
+        await channel.consume_and_count("no such queue", lambda _: None, timeout=20)
+    assert channel.is_closed
+    assert not connection.is_closed
+
+
 async def test_a_consumer_that_raises_costs_its_channel_alone(
     connection: Connection, filled: AbstractChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ async def consuming(
         pass
 
     link, listener = BrokerLink(node.amqp_url, "session test"), Listener()
-    source = Source(QUEUE, DiagnosisId(7), limit=100, make=make, before=nothing)
+    source = Source(QUEUE, DiagnosisId(7), limit=100, make=make, is_ready=lambda _: True, until_ready=nothing)
     session = QueueSession(link, source, listener, Parking(publisher, link), Occurrences())
     running = asyncio.create_task(link.run(nothing))
     try:

@@ -114,6 +114,18 @@ class Channel:
         self._on_message = on_message
         await self._call(Basic.Consume(queue=queue, consumer_tag=CONSUMER, no_ack=no_ack), timeout)
 
+    async def consume_and_count(
+        self, queue: str, on_message: OnMessage, *, timeout: float | None = None
+    ) -> int:
+        """The same; returns how many consume the queue then, with those who wait for their turn if it counts them.
+
+        Without a `Consume-Ok`, which RabbitMQ 3.10 sends behind the answer to what was asked next.
+        """
+        self._on_message = on_message
+        if not self.is_closed:
+            self._wire.send(self.number, Basic.Consume(queue=queue, consumer_tag=CONSUMER, nowait=True))
+        return (await self.queue_declare(queue, passive=True, timeout=timeout)).consumer_count or 0
+
     async def basic_cancel(self, *, timeout: float | None = None) -> None:
         """Consume no more."""
         await self._call(Basic.Cancel(consumer_tag=CONSUMER), timeout)
