@@ -28,6 +28,9 @@ IDLE_SECONDS: Final = 5.0
 """What clients cost that get nothing (heartbeats) is measured first, and not counted."""
 COST: Final = "µs of the replicas per event and client"
 ROOM: Final = "a room, 1 replica"
+TWO_ROOMS: Final = "a room, 2 replicas"
+TWICE: Final = ", each with as much to do as one"
+"""Twice as many clients, and of many diagnoses twice as many events."""
 FLAT: Final = 1.15
 
 
@@ -43,21 +46,29 @@ async def scale(bench: Bench) -> Result:
         "diagnoses": [float(size) for size in sizes],
         COST: [found.figures[name][COST] for name in apart],
     }
-    two = f"{sizes[0]:,} diagnoses, 2 replicas"
-    found.figures[two] = await _cost(bench, range(1, sizes[0] + 1), bench.size.of(EVENTS, 20), 2)
-    room = [1] * bench.size.of(ROOM_CLIENTS, 10)
-    events = bench.size.of(ROOM_EVENTS, 10)
+    few, two = range(1, sizes[0] + 1), f"{sizes[0]:,} diagnoses, 2 replicas"
+    found.figures[two] = await _cost(bench, few, bench.size.of(EVENTS, 20), 2)
+    found.figures[two + TWICE] = await _cost(
+        bench, range(1, 2 * sizes[0] + 1), 2 * bench.size.of(EVENTS, 20), 2, pace=2
+    )
+    room, events = [1] * bench.size.of(ROOM_CLIENTS, 10), bench.size.of(ROOM_EVENTS, 10)
     found.figures[ROOM] = await _cost(bench, room, events, 1)
-    found.figures["a room, 2 replicas"] = await _cost(bench, room, events, 2)
+    found.figures[TWO_ROOMS] = await _cost(bench, room, events, 2)
+    found.figures[TWO_ROOMS + TWICE] = await _cost(bench, room * 2, events, 2)
     found.targets = (
-        *(Target(COST, apart[0], FLAT, at_least=False, subject=name) for name in (*apart[1:], two)),
-        Target(COST, ROOM, FLAT, at_least=False, subject="a room, 2 replicas"),
+        *(
+            Target(COST, apart[0], FLAT, at_least=False, subject=name)
+            for name in (*apart[1:], two, two + TWICE)
+        ),
+        *(Target(COST, ROOM, FLAT, at_least=False, subject=name) for name in (TWO_ROOMS, TWO_ROOMS + TWICE)),
     )
     return found
 
 
-async def _cost(bench: Bench, clients: Sequence[int], events: int, replicas: int) -> dict[str, float]:
-    """Publish `events` events to the clients' diagnoses in turn."""
+async def _cost(
+    bench: Bench, clients: Sequence[int], events: int, replicas: int, pace: int = 1
+) -> dict[str, float]:
+    """Publish `events` events to the clients' diagnoses in turn; to many, `pace` times PER_SECOND."""
     url, every = bench.node.amqp_url, sorted(set(clients))
     async with AsyncExitStack() as stack:
         services = [stack.enter_context(this_service(url, max(every), number=n)) for n in range(replicas)]
@@ -81,7 +92,7 @@ async def _cost(bench: Bench, clients: Sequence[int], events: int, replicas: int
         await asyncio.sleep(IDLE_SECONDS)
         idle = (cpu_seconds(*pids) - before) / (time.monotonic() - began)
         cost, brokers, began = Cost(*pids), Cost(broker), time.monotonic()
-        await steadily(upstream, every, events, ROOM_PER_SECOND if len(every) == 1 else PER_SECOND)
+        await steadily(upstream, every, events, ROOM_PER_SECOND if len(every) == 1 else PER_SECOND * pace)
         frames = await _received(crowds, events, every)
         took = time.monotonic() - began
         used = await cost.until_quiet() - idle * took
