@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
@@ -376,7 +376,6 @@ class Socket:
         "_transport",
         "ended",
         "opened_at",
-        "reading",
         "ws",
     )
 
@@ -388,7 +387,6 @@ class Socket:
         self.opened_at = time.time()
         """Unix seconds."""
         self.ended = False
-        self.reading: Reading = request.protocol
         self._transport = request.transport
         self._max_unsent_bytes = max_unsent_bytes
         self._nonce = f"{secrets.token_hex(4)}.".encode()
@@ -403,6 +401,11 @@ class Socket:
     def unsent_bytes(self) -> int:
         """What the network did not take yet."""
         return self._transport.get_write_buffer_size()
+
+    @property
+    def reading(self) -> Reading:
+        """What reads its frames."""
+        return cast(Reading, self._transport.get_protocol())
 
     @property
     def write_anyhow(self) -> Callable[[bytes], object]:

@@ -7,9 +7,8 @@ together the last one counts, which says what those before it say. (RFC 6455 §5
 §5.5: control frames are never fragmented, and at most 125 bytes long.)
 """
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
 from aiohttp._websocket.helpers import websocket_mask
@@ -34,19 +33,24 @@ class Parser(Protocol):
         """The connection is closed."""
 
 
+class Proving(Protocol):
+    """Whoever is told of proofs first, and says whether it used one up."""
+
+    def proof(self, payload: bytes) -> bool:
+        """A PONG came."""
+
+    def acknowledged(self, event: str) -> bool:
+        """A short `ack` frame came, of that event's id."""
+
+
 class ProvingWebSocket(web.WebSocketResponse):
-    """A WebSocket whose PONGs come to `on_pong` first, and its short `ack` frames' event ids to `on_ack`.
+    """A WebSocket whose proofs are taken out of what it receives."""
 
-    They say whether they used one up.
-    """
+    __slots__ = ("_first",)
 
-    __slots__ = ("on_ack", "on_pong")
-
-    def __init__(self, **arguments: Any) -> None:
-        """`arguments`: those of `web.WebSocketResponse`."""
-        super().__init__(**arguments)
-        self.on_pong: Callable[[bytes], bool] | None = None
-        self.on_ack: Callable[[str], bool] | None = None
+    def prove_to(self, proving: Proving) -> None:
+        """Tell of proofs from now on; before, they are received like any other frame."""
+        self._first.proving = proving
 
     def _post_start(self, request: web.BaseRequest, *rest: object) -> None:
         protocol = request.protocol
@@ -55,27 +59,19 @@ class ProvingWebSocket(web.WebSocketResponse):
         # Of no use any more, and together some 2 KiB: what reads requests, and where they wait for each other.
         protocol._parser = None
         protocol._messages = ()  # type: ignore[assignment]
-        protocol._payload_parser = parser = ProofsFirst(protocol._payload_parser, self._pong, self._ack)
+        protocol._payload_parser = self._first = ProofsFirst(protocol._payload_parser)
         if early:
-            parser.feed_data(early)
-
-    def _pong(self, payload: bytes) -> bool:
-        return self.on_pong is not None and self.on_pong(payload)
-
-    def _ack(self, event: str) -> bool:
-        return self.on_ack is not None and self.on_ack(event)
+            self._first.feed_data(early)
 
 
 class ProofsFirst:
     """A parser before another, which gets whatever is no whole PONG or `ack` frame, or one that nobody used."""
 
-    __slots__ = ("_ack", "_after", "_header", "_pong", "_rest")
+    __slots__ = ("_after", "_header", "_rest", "proving")
 
-    def __init__(self, after: Parser, pong: Callable[[bytes], bool], ack: Callable[[str], bool]) -> None:
-        """`pong` gets payloads, and `ack` event ids; they say whether they used one up."""
+    def __init__(self, after: Parser, proving: Proving | None = None) -> None:
+        self.proving = proving
         self._after = after
-        self._pong = pong
-        self._ack = ack
         self._rest = 0
         """Bytes to come of a frame that the other parser got the beginning of."""
         self._header = b""
@@ -85,8 +81,8 @@ class ProofsFirst:
         """Take bytes, in whatever pieces they come; of a proof that comes in two, the other parser gets both."""
         if self._header:
             data, self._header = self._header + data, b""
-        elif not self._rest and (events := _only_acknowledged(data)):
-            if self._ack(events[-1]):
+        elif self.proving and not self._rest and (events := _only_acknowledged(data)):
+            if self.proving.acknowledged(events[-1]):
                 return False, b""
             if len(events) == 1:
                 return self._after.feed_data(data)
@@ -112,11 +108,13 @@ class ProofsFirst:
         self._after.feed_eof()
 
     def _use(self, data: bytes, at: int, size: int) -> bool:
+        if self.proving is None:
+            return False
         payload = _payload(data, at, at + size)
         if data[at] == _PONG:
-            return self._pong(payload)
+            return self.proving.proof(payload)
         try:
-            return self._ack(_acknowledged(payload))
+            return self.proving.acknowledged(_acknowledged(payload))
         except ValueError:
             return False
 

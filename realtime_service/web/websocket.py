@@ -165,7 +165,7 @@ class WebSocketRoute:
             socket, diagnosis, member, identity, self._hub, self._timekeeper, self._writer, self._rests
         )
         conversation = _Conversation(connection, socket, self._verifier, self._settings)
-        socket.ws.on_pong, socket.ws.on_ack = connection.proof, connection.acknowledged
+        socket.ws.prove_to(connection)
         if not self._admission.enter(user):
             raise Disconnect(CloseCode.TRY_LATER, REASONS[CloseCode.TRY_LATER], "user_connections")
         try:

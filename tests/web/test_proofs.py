@@ -26,29 +26,22 @@ class After:
         self.got += b"EOF"
 
 
-class Uses(list[bytes]):
-    """Uses every PONG."""
+class Uses:
+    """Uses PONGs, or not, and acknowledgements of known events; notes which it was asked about."""
 
-    def __call__(self, payload: bytes) -> bool:
-        self.append(payload)
-        return True
-
-
-class Acks(list[str]):
-    """Uses the acknowledgements of these events, and notes which it was asked about."""
-
-    def __init__(self, *known: str) -> None:
-        super().__init__()
+    def __init__(self, *known: str, pongs: bool = True) -> None:
+        self.pongs: list[bytes] = []
+        self.acks: list[str] = []
         self._known = known
+        self._uses_pongs = pongs
 
-    def __call__(self, event: str) -> bool:
-        self.append(event)
+    def proof(self, payload: bytes) -> bool:
+        self.pongs.append(payload)
+        return self._uses_pongs
+
+    def acknowledged(self, event: str) -> bool:
+        self.acks.append(event)
         return event in self._known
-
-
-def nothing(_: object) -> bool:
-    """Uses nothing."""
-    return False
 
 
 def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
@@ -76,10 +69,10 @@ frames = st.builds(
 def test_whole_pongs_are_used_and_the_rest_goes_on_in_order() -> None:
     used = Uses()
     after = After()
-    parser = ProofsFirst(after, used, nothing)
+    parser = ProofsFirst(after, used)
     text, binary = frame(TEXT, b"ping"), frame(BINARY, b"\0" * 300)
     parser.feed_data(frame(PONG, b"a.1") + text + frame(PONG, b"") + frame(PONG, b"b" * 125) + binary)
-    assert used == [b"a.1", b"", b"b" * 125]
+    assert used.pongs == [b"a.1", b"", b"b" * 125]
     assert after.got == text + binary
     parser.feed_eof()
     assert after.got.endswith(b"EOF")
@@ -88,14 +81,14 @@ def test_whole_pongs_are_used_and_the_rest_goes_on_in_order() -> None:
 def test_a_pong_that_nobody_uses_goes_on() -> None:
     after = After()
     pong = frame(PONG, b"unsolicited")
-    ProofsFirst(after, nothing, nothing).feed_data(pong)
+    ProofsFirst(after, Uses(pongs=False)).feed_data(pong)
     assert after.got == pong
 
 
 def test_what_looks_like_a_pong_inside_another_frame_is_none() -> None:
     after = After()
     inner = frame(TEXT, frame(PONG, b"a.1"), masked=False)
-    parser = ProofsFirst(after, lambda _: True, lambda _: True)
+    parser = ProofsFirst(after, Uses())
     for cut in range(len(inner)):
         parser.feed_data(inner[:cut] or b"")
         parser.feed_data(inner[cut:])
@@ -106,7 +99,7 @@ def test_what_looks_like_a_pong_inside_another_frame_is_none() -> None:
 def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes], sizes: list[int]) -> None:
     used = Uses()
     after = After()
-    parser = ProofsFirst(after, used, nothing)
+    parser = ProofsFirst(after, used)
     stream, at, turn = b"".join(whole), 0, 0
     while at < len(stream):
         size = sizes[turn % len(sizes)] if turn < 2000 else len(stream)
@@ -122,7 +115,7 @@ def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes]
             assert each[0] == PONG
             taken += 1
     assert rest == b""
-    assert taken == len(used)
+    assert taken == len(used.pongs)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +132,12 @@ def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes]
     ],
 )
 def test_text_that_is_no_acknowledgement_is_not_asked_about(text: bytes) -> None:
-    after, asked = After(), Acks()
+    after, asked = After(), Uses()
     data = ack("a") + frame(TEXT, text) + ack("b")
-    ProofsFirst(after, nothing, asked).feed_data(frame(TEXT, text))
-    assert asked == []
-    ProofsFirst(after, nothing, asked).feed_data(data)
-    assert asked == ["a", "b"]
+    ProofsFirst(after, asked).feed_data(frame(TEXT, text))
+    assert asked.acks == []
+    ProofsFirst(after, asked).feed_data(data)
+    assert asked.acks == ["a", "b"]
     assert after.got == frame(TEXT, text) + data
 
 
@@ -154,35 +147,35 @@ def ack(event: str) -> bytes:
 
 @pytest.mark.parametrize("proves", [True, False])
 def test_an_acknowledgement_that_proves_something_is_used_up(proves: bool) -> None:
-    after, asked = After(), Acks(*["a"] * proves)
+    after, asked = After(), Uses(*["a"] * proves)
     text = ack("a")
-    ProofsFirst(after, nothing, asked).feed_data(text)
-    assert asked == ["a"]
+    ProofsFirst(after, asked).feed_data(text)
+    assert asked.acks == ["a"]
     assert after.got == (b"" if proves else text)
 
 
 def test_of_acknowledgements_that_come_together_the_last_one_counts() -> None:
-    after, asked = After(), Acks("a", "b", "c")
-    ProofsFirst(after, nothing, asked).feed_data(ack("a") + ack("b") + ack("c"))
-    assert asked == ["c"]
+    after, asked = After(), Uses("a", "b", "c")
+    ProofsFirst(after, asked).feed_data(ack("a") + ack("b") + ack("c"))
+    assert asked.acks == ["c"]
     assert after.got == b""
 
 
 def test_where_the_last_one_proves_nothing_each_is_asked_about() -> None:
-    after, asked = After(), Acks("a", "b")
+    after, asked = After(), Uses("a", "b")
     unknown = ack("unknown")
-    ProofsFirst(after, nothing, asked).feed_data(ack("a") + ack("b") + unknown)
-    assert asked[1:3] == ["a", "b"]
+    ProofsFirst(after, asked).feed_data(ack("a") + ack("b") + unknown)
+    assert asked.acks[1:3] == ["a", "b"]
     assert after.got == unknown
 
 
 def test_what_else_comes_between_acknowledgements_goes_on_in_order() -> None:
-    after, used, asked = After(), Uses(), Acks("a", "b")
+    after, used = After(), Uses("a", "b")
     ping = frame(TEXT, b"ping")
-    parser = ProofsFirst(after, used, asked)
+    parser = ProofsFirst(after, used)
     parser.feed_data(ack("a") + ping + frame(PONG, b"1") + ack("b") + ack("c")[:9])
     parser.feed_data(ack("c")[9:] + ping)
-    assert asked == ["a", "b"]
-    assert used == [b"1"]
+    assert used.acks == ["a", "b"]
+    assert used.pongs == [b"1"]
     assert after.got[: len(ping)] == ping
     assert after.got.endswith(ping)
