@@ -11,7 +11,20 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
-from sqlalchemy import BigInteger, Column, MetaData, Row, Select, Table, delete, extract, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    MetaData,
+    Row,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    extract,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -45,6 +58,12 @@ _DIAGNOSES: Final = Table(
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("patient_id", BigInteger, nullable=False),
 )
+_IDS: Final = "ids"
+_OWNERS: Final = select(_DIAGNOSES.c.id, _DIAGNOSES.c.patient_id).where(
+    _DIAGNOSES.c.id.in_(bindparam(_IDS, expanding=True))
+)
+
+_Query = tuple[Select[Any], Mapping[str, object]]
 
 
 class OwnershipDatabase:
@@ -107,22 +126,21 @@ class OwnershipDatabase:
         if not (ids := list(diagnosis_ids)):
             return {}
         parts = [ids[start : start + IDS_PER_QUERY] for start in range(0, len(ids), IDS_PER_QUERY)]
-        columns = select(_DIAGNOSES.c.id, _DIAGNOSES.c.patient_id)
-        rows = await self._rows([columns.where(_DIAGNOSES.c.id.in_(part)) for part in parts])
+        rows = await self._rows(*((_OWNERS, {_IDS: part}) for part in parts))
         return {row.id: row.patient_id for row in rows if row.patient_id is not None}  # a view may have none
 
     async def ping(self) -> None:
         """Return if the table can be read now. Raises `DatabaseUnavailable`."""
-        await self._rows([select(_DIAGNOSES.c.id).where(_DIAGNOSES.c.id == 0)])
+        await self._rows((select(_DIAGNOSES.c.id).where(_DIAGNOSES.c.id == 0), {}))
 
     async def clock(self) -> float | None:
         """The server's time, in seconds since 1970; None: SQLite has none of its own. Raises `DatabaseUnavailable`."""
         if self._engine.dialect.name == "sqlite":
             return None
-        ((now,),) = await self._rows([select(extract("epoch", func.now()))])
+        ((now,),) = await self._rows((select(extract("epoch", func.now())), {}))
         return float(now)
 
-    async def _rows(self, queries: list[Select[Any]]) -> list[Row[Any]]:
+    async def _rows(self, *queries: _Query) -> list[Row[Any]]:
         """Run the queries and wait for them, no longer than the timeout."""
         if self._closed:
             raise DatabaseUnavailable("the database is closed")
@@ -136,9 +154,9 @@ class OwnershipDatabase:
             raise DatabaseUnavailable(f"the database failed: {type(error).__name__}") from error
         return task.result()
 
-    async def _run(self, queries: list[Select[Any]]) -> list[Row[Any]]:
+    async def _run(self, queries: tuple[_Query, ...]) -> list[Row[Any]]:
         async with asyncio.timeout(self._timeout), self._engine.connect() as connection:
-            return [row for query in queries for row in await connection.execute(query)]
+            return [row for query, values in queries for row in await connection.execute(query, values)]
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._queries.discard(task)

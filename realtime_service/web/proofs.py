@@ -52,6 +52,16 @@ class ProvingWebSocket(web.WebSocketResponse):
         """Tell of proofs from now on; before, they are received like any other frame."""
         self._first.proving = proving
 
+    def let_go(self) -> None:
+        """It is closed: forget what leads back here, or all of it would wait for the garbage collector.
+
+        A client that left without a word leaves exceptions in aiohttp 3.14, which know where they were raised.
+        """
+        self._first.proving = None
+        for error in (self.exception(), self._reader and self._reader.exception()):
+            if isinstance(error, BaseException):
+                error.__traceback__ = error.__context__ = None
+
     def _post_start(self, request: web.BaseRequest, *rest: object) -> None:
         protocol = request.protocol
         early, protocol._message_tail = protocol._message_tail, b""  # what came with the handshake

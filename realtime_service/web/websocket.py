@@ -136,6 +136,7 @@ class WebSocketRoute:
         finally:
             self._open -= 1
             await socket.closed()
+            ws.let_go()
         return ws
 
     # Admission

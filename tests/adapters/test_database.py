@@ -5,7 +5,7 @@ import secrets
 import sqlite3
 import threading
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ async def test_questions_asked_at_the_same_time_are_one_query(
     async with OwnershipDatabase(sqlite) as database:
         run = database._run
 
-        async def counted(asked: list[Select[Any]]) -> list[Row[Any]]:
+        async def counted(asked: tuple[tuple[Select[Any], Mapping[str, object]], ...]) -> list[Row[Any]]:
             nonlocal queries
             queries += len(asked)
             return await run(asked)

@@ -33,6 +33,7 @@ from realtime_service.adapters.rabbitmq.reading import (
     read_event,
 )
 from realtime_service.domain.errors import BrokerUnavailable, Disconnect, EventInvalid, RealtimeError
+from realtime_service.domain.event import Event
 from realtime_service.domain.sessions import Depth, SessionListener
 from realtime_service.domain.window import WINDOW_EVENTS
 
@@ -59,6 +60,20 @@ class Source:
     """Whether it may be consumed."""
     until_ready: MakeQueue
     """Waits until it may be."""
+
+
+class _Nobody:
+    """Whom a released session tells."""
+
+    def making(self) -> None: ...
+    def opened(self, generation: int, ready: int, *, full: bool, made: bool) -> None: ...
+    def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None: ...
+    def refused(self, tag: int, reason: str) -> None: ...
+    def parked(self, generation: int, tag: int) -> None: ...
+    def lost(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
 
 
 class QueueSession:
@@ -95,7 +110,7 @@ class QueueSession:
     ) -> None:
         self._link = link
         self._source = source
-        self._listener = listener
+        self._listener: SessionListener = listener
         self._parking = parking
         self._occurrences = occurrences
         self._channel: Channel | None = None
@@ -135,6 +150,7 @@ class QueueSession:
         if self._task is not None:
             await asyncio.wait([self._task])
         await self._close_channel()
+        self._listener = _NOBODY  # the one it had leads back here: both would wait for the garbage collector
 
     def renew(self) -> None:
         """Give everything unsettled back and consume anew."""

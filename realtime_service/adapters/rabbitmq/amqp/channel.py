@@ -317,6 +317,8 @@ class Channel:
         except (TimeoutError, asyncio.CancelledError):
             self.abandon()
             raise
+        finally:
+            del future  # an exception in it knows this frame: they would wait for the garbage collector
 
     def _arrived(self, delivery: Delivery) -> None:
         self._arriving = None
