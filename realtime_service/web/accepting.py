@@ -13,8 +13,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE: Final = 16
-PAUSE_SECONDS: Final = 0.008
+AT_ONCE: Final = 8
+PAUSE_SECONDS: Final = 0.004
 """After AT_ONCE, at most 2,000 a second, and fewer where they take longer: the pause begins when they are accepted."""
 FULL_SECONDS: Final = 1.0
 """How long nobody is accepted when this process has no more files (EMFILE)."""

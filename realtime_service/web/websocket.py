@@ -66,6 +66,7 @@ from realtime_service.web.proofs import ProvingWebSocket
 from realtime_service.web.rate import TokenBucket
 from realtime_service.web.rests import Rests
 from realtime_service.web.timekeeper import Timekeeper
+from realtime_service.web.turnstile import Turnstile
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +97,7 @@ class WebSocketRoute:
         self._timekeeper = timekeeper
         self._writer = TurnWriter()
         self._rests = Rests()
+        self._exit = Turnstile()
         self._admission = Admission(settings)
         self._open = 0
         self.draining = False
@@ -184,6 +186,7 @@ class WebSocketRoute:
                     receipts=member.receipts.mode,
                 )
                 await conversation.run()
+                await self._exit.pass_through()
         finally:
             self._admission.leave(user)
             connection.gone()
