@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 RPC_TIMEOUT_SECONDS: Final = 10.0
 OPENING_AT_ONCE: Final = 16
 """Sessions opened concurrently after a loss: the broker is not to be stormed."""
+CLOSING_AT_ONCE: Final = 16
+"""Sessions closed concurrently: while a broker closes thousands, it serves nobody else."""
 GATHER_SECONDS: Final = 0.02
 """How long acknowledgements of all sessions are gathered: one write to the socket costs more than all else of one, and
 the broker takes many at once for half the price."""
@@ -54,6 +56,7 @@ class BrokerLink:
         self._up = asyncio.Event()
         self._settled: dict[Acknowledging, None] = {}
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
+        self.closing = asyncio.Semaphore(CLOSING_AT_ONCE)
 
     @property
     def connection(self) -> BrokerConnection | None:

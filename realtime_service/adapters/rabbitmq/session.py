@@ -306,8 +306,9 @@ class QueueSession:
             return
         self._forget_channel()
         self._send_ack(channel)
-        with suppress(Exception):
-            await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
+        async with self._link.closing:
+            with suppress(Exception):
+                await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
 
     # Deliveries
 
