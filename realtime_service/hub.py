@@ -531,7 +531,7 @@ class Hub:
             self.observer.proven(connection.diagnosis, connection.member, owed[:proven])
         if proven or receipts.answered != answered:
             connection.progress()
-        if proven and not effects and place.crowd is not None:
+        if proven and not effects and len(place.connections) > CROWD:
             connection.rest()
         self.perform(place, effects)
         return proven > 0

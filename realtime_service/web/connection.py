@@ -23,7 +23,7 @@ from realtime_service.frames import ping_frame, pong_frame, text_frame
 from realtime_service.hub import Hub
 from realtime_service.logs import hashed
 from realtime_service.web.proofs import ProvingWebSocket
-from realtime_service.web.rests import Reading, Rests
+from realtime_service.web.rests import Rests
 from realtime_service.web.timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ class ClientConnection:
 
     def step_in(self, log: CrowdLog) -> bool:
         """Be sent what a crowd is sent, from here on, unless something of its own is under way."""
-        able = self._welcomed and not self._outbox and not self._socket.ended and self._ends_with is None
+        able = self._welcomed and not self._outbox and not self._over and self._ends_with is None
         return able and self.member.receipts.mode != "none" and self.member.receipts.step_in(log)
 
     def writer(self) -> Callable[[bytes], object]:
@@ -97,10 +97,10 @@ class ClientConnection:
 
     def ask_now(self) -> None:
         """Ask for a proof of what was written, unless it is being asked; one that says so by itself is listened to."""
-        if self._socket.ended or self._gone:
+        if self._over:
             return
         if self.member.receipts.mode == "ack":
-            self._socket.reading.resume_reading()
+            self._socket.resume_reading()
         elif (number := self.member.receipts.ping_due()) is not None:
             if not self._socket.write(self._socket.ping(number)):
                 self.end(CloseCode.TRY_LATER)
@@ -110,7 +110,7 @@ class ClientConnection:
     def owes(self) -> None:
         """Something was written: a proof is asked for in a while, and the receipt's clock starts unless it runs."""
         receipts = self.member.receipts
-        if self._socket.ended or self._gone:
+        if self._over:
             return
         if receipts.mode == "pong" and receipts.uncovered:
             self._timekeeper.asks_later(self)
@@ -131,7 +131,7 @@ class ClientConnection:
 
     def send(self, event: EventId, frame: bytes) -> None:
         """Send an event's frame, after the welcome and behind everything written before."""
-        if self._socket.ended or self._ends_with is not None:
+        if self._over or self._ends_with is not None:
             return
         number = self.member.receipts.sent(event, len(frame))
         self._outbox.append(frame)
@@ -161,11 +161,11 @@ class ClientConnection:
     def rest(self) -> None:
         """Nobody waits for what the client proves next: one that was not asked for it is read a little later."""
         if self.member.receipts.mode == "ack":
-            self._rests.rest(self._socket.reading)
+            self._rests.rest(self._socket)
 
     def end(self, code: CloseCode) -> None:
         """Close with the fixed reason of `code`."""
-        if self._socket.ended:
+        if self._over:
             return
         cause = "slow" if code is CloseCode.TRY_LATER else code.name.lower()
         self._hub.metrics.closed.labels(code=str(int(code)), cause=cause).inc()
@@ -245,10 +245,17 @@ class ClientConnection:
         self.heard()
         return True
 
-    def acknowledged(self, event: str) -> bool:
-        """An `ack` frame came. Returns whether it proved anything; one that did not is heard like any other frame."""
-        if not self.ack(EventId(event)):
+    def acknowledged(self, events: list[str]) -> bool:
+        """`ack` frames came together. Returns whether the last of them proved anything; if not, each is to be told.
+
+        One that proved nothing by itself is heard like any other frame.
+        """
+        if not self.ack(EventId(events[-1])):
             return False
+        for event in events[:-1]:
+            if not self.member.receipts.unproven:
+                break
+            self.ack(EventId(event))  # an app may acknowledge in another order
         self.heard()
         return True
 
@@ -258,12 +265,16 @@ class ClientConnection:
         self._end_if_proven()
         return proved
 
-    def gone(self) -> None:
-        """The socket is closed."""
+    def hung_up(self) -> None:
+        """The socket is closed: nothing is sent, asked or waited for any more."""
         self._gone = True
         self._timekeeper.forget(self)
         self._outbox.clear()
         self.member.receipts.step_out()
+
+    def gone(self) -> None:
+        """Leave the room."""
+        self.hung_up()
         self._hub.leave(self)
 
     # timekeeper.Timed
@@ -295,6 +306,11 @@ class ClientConnection:
 
     # Parts
 
+    @property
+    def _over(self) -> bool:
+        """Whether nothing is written any more."""
+        return self._gone or self._socket.ended
+
     def _end_if_proven(self) -> None:
         if self._ends_with is not None and not self.member.receipts.unproven:
             self.end(self._ends_with)
@@ -307,7 +323,7 @@ class ClientConnection:
     def flush(self) -> None:
         """Write what was sent in this turn of the loop, and behind it, if it is time, a PING."""
         self._flushing = False
-        if self._socket.ended or self._gone:
+        if self._over:
             return
         receipts = self.member.receipts
         if receipts.mode == "pong" and receipts.uncovered:
@@ -402,10 +418,16 @@ class Socket:
         """What the network did not take yet."""
         return self._transport.get_write_buffer_size()
 
-    @property
-    def reading(self) -> Reading:
-        """What reads its frames."""
-        return cast(Reading, self._transport.get_protocol())
+    def pause_reading(self) -> None:
+        """Leave what comes in the kernel's buffer."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, unless aiohttp has more to handle than it would take."""
+        protocol = cast(web.RequestHandler | None, self._transport.get_protocol())
+        if not self._transport.is_closing() and protocol is not None and not protocol._reading_paused:
+            self._transport.resume_reading()
 
     @property
     def write_anyhow(self) -> Callable[[bytes], object]:

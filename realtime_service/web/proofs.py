@@ -2,9 +2,9 @@
 
 A PONG, or an `ack` frame, is the answer to most of what a client is sent, and aiohttp 3.14 brings each to the handler
 through a queue and a task: more work than all else that is done for its event. This stands before aiohttp's parser and
-takes out those that prove something; every other byte goes on as it came. Of several acknowledgements that came
-together the last one counts, which says what those before it say. (RFC 6455 §5.2 for the shape of a frame;
-§5.5: control frames are never fragmented, and at most 125 bytes long.)
+takes out those that prove something; every other byte goes on as it came. Acknowledgements that came together are told
+together: the last one mostly says what those before it say. (RFC 6455 §5.2 for the shape of a frame; §5.5: control
+frames are never fragmented, and at most 125 bytes long.)
 """
 
 from functools import lru_cache
@@ -39,8 +39,8 @@ class Proving(Protocol):
     def proof(self, payload: bytes) -> bool:
         """A PONG came."""
 
-    def acknowledged(self, event: str) -> bool:
-        """A short `ack` frame came, of that event's id."""
+    def acknowledged(self, events: list[str]) -> bool:
+        """Short `ack` frames came together, of these events' ids."""
 
 
 class ProvingWebSocket(web.WebSocketResponse):
@@ -92,7 +92,7 @@ class ProofsFirst:
         if self._header:
             data, self._header = self._header + data, b""
         elif self.proving and not self._rest and (events := _only_acknowledged(data)):
-            if self.proving.acknowledged(events[-1]):
+            if self.proving.acknowledged(events):
                 return False, b""
             if len(events) == 1:
                 return self._after.feed_data(data)
@@ -124,7 +124,7 @@ class ProofsFirst:
         if data[at] == _PONG:
             return self.proving.proof(payload)
         try:
-            return self.proving.acknowledged(_acknowledged(payload))
+            return self.proving.acknowledged([_acknowledged(payload)])
         except ValueError:
             return False
 

@@ -2,7 +2,7 @@
 
 In a large room one client's proof settles an event, and nobody waits for the others' proofs of the same. Whoever has
 given such a proof by itself is not read again before the next tick, or before it is asked: what it acknowledges
-meanwhile then comes in one read, of which the last word says it all. Whoever proves something first is read at once.
+meanwhile then comes in one read. Whoever proves something first is read at once.
 """
 
 import asyncio
@@ -25,13 +25,15 @@ class Reading(Protocol):
 class Rests:
     """Those that are not read for now, of all rooms: one timer for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        """`seconds` between ticks: well below the receipt time-out, for a proof may lie unread so long."""
+        self._seconds = seconds
         self._resting: list[Reading] = []
 
     def rest(self, reading: Reading) -> None:
-        """Do not read this client before the next tick, REST_SECONDS away at most."""
+        """Do not read this client before the next tick."""
         if not self._resting:
-            asyncio.get_running_loop().call_later(REST_SECONDS, self._wake)
+            asyncio.get_running_loop().call_later(self._seconds, self._wake)
         reading.pause_reading()
         self._resting.append(reading)
 

@@ -64,7 +64,7 @@ from realtime_service.web.credentials import bearer_token
 from realtime_service.web.problems import HttpProblem
 from realtime_service.web.proofs import ProvingWebSocket
 from realtime_service.web.rate import TokenBucket
-from realtime_service.web.rests import Rests
+from realtime_service.web.rests import REST_SECONDS, Rests
 from realtime_service.web.timekeeper import Timekeeper
 from realtime_service.web.turnstile import Turnstile
 
@@ -96,7 +96,7 @@ class WebSocketRoute:
         self._hub = hub
         self._timekeeper = timekeeper
         self._writer = TurnWriter()
-        self._rests = Rests()
+        self._rests = Rests(min(REST_SECONDS, settings.receipt_timeout_seconds / 4))
         self._exit = Turnstile()
         self._admission = Admission(settings)
         self._open = 0
@@ -186,6 +186,7 @@ class WebSocketRoute:
                     receipts=member.receipts.mode,
                 )
                 await conversation.run()
+                connection.hung_up()
                 await self._exit.pass_through()
         finally:
             self._admission.leave(user)

@@ -39,9 +39,9 @@ class Uses:
         self.pongs.append(payload)
         return self._uses_pongs
 
-    def acknowledged(self, event: str) -> bool:
-        self.acks.append(event)
-        return event in self._known
+    def acknowledged(self, events: list[str]) -> bool:
+        self.acks.append(" ".join(events))
+        return events[-1] in self._known
 
 
 def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
@@ -154,10 +154,10 @@ def test_an_acknowledgement_that_proves_something_is_used_up(proves: bool) -> No
     assert after.got == (b"" if proves else text)
 
 
-def test_of_acknowledgements_that_come_together_the_last_one_counts() -> None:
+def test_acknowledgements_that_come_together_are_told_together() -> None:
     after, asked = After(), Uses("a", "b", "c")
     ProofsFirst(after, asked).feed_data(ack("a") + ack("b") + ack("c"))
-    assert asked.acks == ["c"]
+    assert asked.acks == ["a b c"]
     assert after.got == b""
 
 

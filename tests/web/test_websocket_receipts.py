@@ -1,6 +1,7 @@
 """An event is gone from the queue when a client proved it, and not before; who proves nothing is found out in time."""
 
 import asyncio
+import json
 import time
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,7 @@ from wsproto.frame_protocol import Opcode
 from contracts.close_codes import REASONS, CloseCode
 from contracts.ids import DiagnosisId
 from realtime_service.domain.window import WINDOW_EVENTS
-from tests.web.clients import Client
+from tests.web.clients import Client, frame
 from tests.web.replica import Replica, Visitors, device_queue
 
 NO_RECEIPT = (4408, REASONS[CloseCode.NO_RECEIPT])
@@ -273,3 +274,16 @@ async def test_who_is_to_leave_gets_nothing_more_and_leaves_with_its_proof(
     assert ending.value.rcvd.code == CloseCode.RESTARTING
     await replica.amqp.has_depth(device_queue(diagnosis, "phone"), 1)
     assert await (await visitors.welcomed(diagnosis, client_id="phone")).numbers(1) == [2]
+
+
+async def test_acknowledgements_in_another_order_that_come_in_one_piece_prove_all_they_say(
+    replica: Replica, visitors: Visitors
+) -> None:
+    diagnosis = replica.diagnoses.add()
+    client = await visitors.raw(diagnosis, receipts="ack")
+    await client.message()
+    await replica.feedback(diagnosis, 1, 2, 3)
+    events = [(await client.message())["event_id"] for _ in range(3)]
+    acks = [frame(1, json.dumps({"type": "ack", "event_id": event}).encode()) for event in events]
+    await client.write(acks[2] + acks[0])
+    await replica.settled(diagnosis)

@@ -9,6 +9,7 @@ publish, and acknowledgements must not freeze with them (RabbitMQ, *Alarms*).
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -26,6 +27,9 @@ OPENING_AT_ONCE: Final = 16
 """Sessions opened concurrently after a loss: the broker is not to be stormed."""
 CLOSING_AT_ONCE: Final = 16
 """Sessions closed concurrently: while a broker closes thousands, it serves nobody else."""
+TURN_SECONDS: Final = 2.0
+"""How long a session waits for its turn to close: it holds its queue. A broker closes some 3,000 in a second."""
+CLOSE_TIMEOUT_SECONDS: Final = 5.0
 GATHER_SECONDS: Final = 0.02
 """How long acknowledgements of all sessions are gathered: one write to the socket costs more than all else of one, and
 the broker takes many at once for half the price."""
@@ -56,7 +60,7 @@ class BrokerLink:
         self._up = asyncio.Event()
         self._settled: dict[Acknowledging, None] = {}
         self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
-        self.closing = asyncio.Semaphore(CLOSING_AT_ONCE)
+        self._closing = asyncio.Semaphore(CLOSING_AT_ONCE)
 
     @property
     def connection(self) -> BrokerConnection | None:
@@ -66,11 +70,13 @@ class BrokerLink:
     @property
     def is_up(self) -> bool:
         """Whether there is a connection that is prepared."""
-        return self._up.is_set()
+        return self._up.is_set() and self._connection is not None and not self._connection.is_closed
 
     async def wait_up(self) -> None:
         """Return as soon as there is a connection that is prepared."""
-        await self._up.wait()
+        while not self.is_up:
+            self._up.clear()  # what it was set for is lost
+            await self._up.wait()
 
     async def channel(self) -> Channel:
         """A new channel, on another connection if one is full. Raises BrokerUnavailable."""
@@ -95,6 +101,22 @@ class BrokerLink:
         connection.closed.add_done_callback(lambda _: self._more.remove(connection))
         log.info("broker_connected_once_more", connections=len(self._more) + 1)
         return connection
+
+    async def close(self, channel: Channel) -> None:
+        """Close a session's channel; errors do not matter any more. It is closed when this returns, or will be."""
+        if channel.is_closed:
+            return
+        has_turn = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN_SECONDS):
+                has_turn = await self._closing.acquire()
+        try:
+            await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
+        except Exception as error:
+            log.debug("channel_not_closed", error=type(error).__name__)
+        finally:
+            if has_turn:
+                self._closing.release()
 
     def acknowledge_soon(self, session: Acknowledging) -> None:
         """Let the session acknowledge in a moment; what it settles meanwhile goes along."""

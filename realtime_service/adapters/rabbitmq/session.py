@@ -41,7 +41,6 @@ log = structlog.get_logger(__name__)
 
 FIRST_DELAY_SECONDS: Final = 0.05
 LONGEST_DELAY_SECONDS: Final = 5.0
-CLOSE_TIMEOUT_SECONDS: Final = 5.0
 SOON_EVENTS: Final = WINDOW_EVENTS // 2
 """So many settled events are acknowledged at once: the broker sends no more than a window beyond them."""
 
@@ -210,9 +209,10 @@ class QueueSession:
             try:
                 with translated():
                     async with self._link.opening:
-                        if self._wanted:
+                        if self._link.is_up and not self._released.up:
                             await self._consume(made=made)
-                return
+                            return
+                continue
             except BrokerUnavailable as error:
                 if not isinstance(error.__cause__, ChannelNotFoundEntity):
                     log.warning("session_not_opened", reason=str(error))
@@ -306,9 +306,7 @@ class QueueSession:
             return
         self._forget_channel()
         self._send_ack(channel)
-        async with self._link.closing:
-            with suppress(Exception):
-                await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
+        await self._link.close(channel)
 
     # Deliveries
 

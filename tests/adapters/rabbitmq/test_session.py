@@ -8,9 +8,14 @@ from itertools import count
 import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractChannel
+from pamqp.commands import Connection as Command
+from structlog.testing import capture_logs
 
 from contracts.ids import DiagnosisId
+from realtime_service.adapters.rabbitmq import connecting
+from realtime_service.adapters.rabbitmq import link as links
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel
+from realtime_service.adapters.rabbitmq.amqp.connection import Connection
 from realtime_service.adapters.rabbitmq.link import CLOSING_AT_ONCE, BrokerLink
 from realtime_service.adapters.rabbitmq.parking import Parking
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
@@ -89,11 +94,32 @@ async def test_a_burst_does_not_wait_for_acknowledgements_to_be_gathered(
         await until(lambda: len(listener.tags) == WINDOW_EVENTS + SOON_EVENTS)
 
 
+@asynccontextmanager
+async def linked(node: PrivateRabbitMQ) -> AsyncIterator[BrokerLink]:
+    """A link that is up."""
+    link = BrokerLink(node.amqp_url, "session test")
+    running = asyncio.create_task(link.run(nothing))
+    try:
+        async with asyncio.timeout(20):
+            await link.wait_up()
+        yield link
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+@pytest.fixture
+async def make(channel: AbstractChannel) -> MakeQueue:
+    """Makes the queue."""
+
+    async def declare(_: Source) -> None:
+        await channel.declare_queue(QUEUE, durable=True)
+
+    return declare
+
+
 async def test_of_many_that_are_released_a_few_close_at_a_time(
-    node: PrivateRabbitMQ,
-    channel: AbstractChannel,
-    publisher: ConfirmedPublisher,
-    monkeypatch: pytest.MonkeyPatch,
+    node: PrivateRabbitMQ, publisher: ConfirmedPublisher, make: MakeQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closing, most, close = 0, 0, Channel.close
 
@@ -104,10 +130,7 @@ async def test_of_many_that_are_released_a_few_close_at_a_time(
         await close(closed, **options)
         closing -= 1
 
-    async def make(_: Source) -> None:
-        await channel.declare_queue(QUEUE, durable=True)
-
-    async with consuming(node, publisher, make) as (_, _, link):
+    async with linked(node) as link:
         sessions = [session_of(link, publisher, make, Listener()) for _ in range(3 * CLOSING_AT_ONCE)]
         for session in sessions:
             session.open()
@@ -115,4 +138,62 @@ async def test_of_many_that_are_released_a_few_close_at_a_time(
             await asyncio.gather(*(session.opened() for session in sessions))
             monkeypatch.setattr(Channel, "close", counted)
             await asyncio.gather(*(session.release() for session in sessions))
-        assert most == CLOSING_AT_ONCE
+    assert most == CLOSING_AT_ONCE
+
+
+async def test_while_others_take_their_time_to_close_one_opens_and_one_closes(
+    node: PrivateRabbitMQ, publisher: ConfirmedPublisher, make: MakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that does not exist yet: the broker closes the first channel itself, which has no turn to wait for."""
+    async with linked(node) as link, asyncio.timeout(20):
+        for _ in range(CLOSING_AT_ONCE):
+            await link._closing.acquire()
+        monkeypatch.setattr(links, "TURN_SECONDS", 3600.0)
+        session = session_of(link, publisher, make, Listener())
+        session.open()
+        await session.opened()
+        monkeypatch.setattr(links, "TURN_SECONDS", 0.05)
+        channel = session._channel
+        await session.release()
+        assert channel is not None
+        assert channel.is_closed
+
+
+@pytest.mark.parametrize("how", ["aborted", "silent", "closed by the broker"])
+async def test_a_lost_connection_is_met_with_one_and_not_a_word_of_each_session(
+    node: PrivateRabbitMQ,
+    publisher: ConfirmedPublisher,
+    make: MakeQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    connects, connect, up = list[str](), connecting.connect, asyncio.Event()
+
+    async def noted(url: str, *, name: str) -> Connection:
+        connects.append(name)
+        await up.wait()
+        return await connect(url, name=name)
+
+    async with linked(node) as link, asyncio.timeout(30):
+        listeners = [Listener() for _ in range(40)]
+        sessions = [session_of(link, publisher, make, listener) for listener in listeners]
+        for session in sessions:
+            session.open()
+        await asyncio.gather(*(session.opened() for session in sessions))
+        monkeypatch.setattr(connecting, "connect", noted)
+        connection = link.connection
+        assert connection is not None
+        with capture_logs() as logs:
+            if how == "silent":
+                connection._lose(TimeoutError("the broker is silent"))
+            if how == "closed by the broker":
+                connection._method(0, Command.Close(reply_code=320, reply_text="", class_id=0, method_id=0))
+            else:
+                connection.abort()
+            await until(lambda: connects)
+            up.set()
+            await until(lambda: all(len(listener.openings) == 2 for listener in listeners))
+        assert connects == ["session test"]
+        assert [entry["event"] for entry in logs if "session" in entry["event"]] == []
+        for session in sessions:
+            await session.release()
