@@ -71,7 +71,7 @@ async def _all(bench: Bench, found: Result, gap: float) -> Result:
 
                 figures = await measured(them, publish, events, gap, ours.pid, broker=bench.node.pid)
                 found.figures[name] = figures
-            await delete_queues(url, [ROOM])
+        await delete_queues(url, [ROOM])
     size = round(found.figures["this service"][SIZE]) - HEADER_BYTES
     await _peers(found, clients, events, gap, size)
     try:
