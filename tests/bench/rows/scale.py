@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 from tests.bench.broker import delete_queues, make_queues, publisher
@@ -35,48 +37,85 @@ FLAT: Final = 1.15
 
 
 async def scale(bench: Bench) -> Result:
-    """All sizes; clients are spread evenly over the replicas."""
+    """All sizes; clients are spread evenly over the replicas.
+
+    What everything is compared with is measured before each, and once more: the machine is not the same for minutes.
+    """
     found = Result("scale", "cost against size")
     most = most_files() - OTHER_FILES
     sizes = sorted({min(bench.size.of(full, 10), most) for full in DIAGNOSES})
     apart = [f"{size:,} diagnoses, 1 replica" for size in sizes]
-    for name, size in zip(apart, sizes, strict=True):
-        found.figures[name] = await _cost(bench, range(1, size + 1), bench.size.of(EVENTS, 20), 1)
+    two = f"{sizes[0]:,} diagnoses, 2 replicas"
+    few, events = range(1, sizes[0] + 1), bench.size.of(EVENTS, 20)
+    found.figures = await _compared(
+        bench,
+        apart[0],
+        Load(few, events),
+        {
+            **{
+                name: Load(range(1, size + 1), events)
+                for name, size in zip(apart[1:], sizes[1:], strict=True)
+            },
+            two: Load(few, events, replicas=2),
+            two + TWICE: Load(range(1, 2 * sizes[0] + 1), 2 * events, replicas=2, pace=2),
+        },
+    )
+    room, events = [1] * bench.size.of(ROOM_CLIENTS, 10), bench.size.of(ROOM_EVENTS, 10)
+    found.figures |= await _compared(
+        bench,
+        ROOM,
+        Load(room, events),
+        {TWO_ROOMS: Load(room, events, replicas=2), TWO_ROOMS + TWICE: Load(room * 2, events, replicas=2)},
+    )
     found.series = {
         "diagnoses": [float(size) for size in sizes],
         COST: [found.figures[name][COST] for name in apart],
     }
-    few, two = range(1, sizes[0] + 1), f"{sizes[0]:,} diagnoses, 2 replicas"
-    found.figures[two] = await _cost(bench, few, bench.size.of(EVENTS, 20), 2)
-    found.figures[two + TWICE] = await _cost(
-        bench, range(1, 2 * sizes[0] + 1), 2 * bench.size.of(EVENTS, 20), 2, pace=2
-    )
-    room, events = [1] * bench.size.of(ROOM_CLIENTS, 10), bench.size.of(ROOM_EVENTS, 10)
-    found.figures[ROOM] = await _cost(bench, room, events, 1)
-    found.figures[TWO_ROOMS] = await _cost(bench, room, events, 2)
-    found.figures[TWO_ROOMS + TWICE] = await _cost(bench, room * 2, events, 2)
-    found.targets = (
-        *(
-            Target(COST, apart[0], FLAT, at_least=False, subject=name)
-            for name in (*apart[1:], two, two + TWICE)
-        ),
-        *(Target(COST, ROOM, FLAT, at_least=False, subject=name) for name in (TWO_ROOMS, TWO_ROOMS + TWICE)),
-    )
+    found.targets = [
+        Target(COST, base, FLAT, at_least=False, subject=name)
+        for base, names in (
+            (apart[0], (*apart[1:], two, two + TWICE)),
+            (ROOM, (TWO_ROOMS, TWO_ROOMS + TWICE)),
+        )
+        for name in names
+    ]
     return found
 
 
-async def _cost(
-    bench: Bench, clients: Sequence[int], events: int, replicas: int, pace: int = 1
-) -> dict[str, float]:
-    """Publish `events` events to the clients' diagnoses in turn; to many, `pace` times PER_SECOND."""
-    url, every = bench.node.amqp_url, sorted(set(clients))
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Clients, by their diagnoses, and events that are published to those in turn."""
+
+    clients: Sequence[int]
+    events: int
+    replicas: int = 1
+    pace: int = 1
+    """Times PER_SECOND, where there are many diagnoses."""
+
+
+async def _compared(
+    bench: Bench, name: str, base: Load, others: Mapping[str, Load]
+) -> dict[str, dict[str, float]]:
+    """What an event costs under each of these; of the first, which they are compared with, the mean of several."""
+    bases, figures = list[dict[str, float]](), dict[str, dict[str, float]]()
+    for other, load in others.items():
+        bases.append(await _cost(bench, base))
+        figures[other] = await _cost(bench, load)
+    bases.append(await _cost(bench, base))
+    return {name: {key: fmean(each[key] for each in bases) for key in bases[0]}, **figures}
+
+
+async def _cost(bench: Bench, load: Load) -> dict[str, float]:
+    url, every = bench.node.amqp_url, sorted(set(load.clients))
     async with AsyncExitStack() as stack:
-        services = [stack.enter_context(this_service(url, max(every), number=n)) for n in range(replicas)]
+        services = [
+            stack.enter_context(this_service(url, max(every), number=n)) for n in range(load.replicas)
+        ]
         await make_queues(url, every)
         upstream = await stack.enter_async_context(publisher(url))
         crowds: list[Crowd] = []
         for number, service in enumerate(services):
-            part = clients[number::replicas]
+            part = load.clients[number :: load.replicas]
             crowds.append(await stack.enter_async_context(crowd(service.port, targets(part), "welcome")))
         for them in crowds:
             await them.connected()
@@ -92,8 +131,9 @@ async def _cost(
         await asyncio.sleep(IDLE_SECONDS)
         idle = (cpu_seconds(*pids) - before) / (time.monotonic() - began)
         cost, brokers, began = Cost(*pids), Cost(broker), time.monotonic()
-        await steadily(upstream, every, events, ROOM_PER_SECOND if len(every) == 1 else PER_SECOND * pace)
-        frames = await _received(crowds, events, every)
+        per_second = ROOM_PER_SECOND if len(every) == 1 else PER_SECOND * load.pace
+        await steadily(upstream, every, load.events, per_second)
+        frames = await _received(crowds, load.events, every)
         took = time.monotonic() - began
         used = await cost.until_quiet() - idle * took
         behind = await brokers.until_quiet()
