@@ -1,6 +1,7 @@
 """web.proofs: proofs are taken out of the stream, and nothing else, in whatever pieces it comes."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
         header = bytes((first, 127 | (0x80 if masked else 0))) + size.to_bytes(8, "big")
     if not masked:
         return header + payload
-    mask = b"\x01\x7f\x80\xfe"
+    mask = os.urandom(4)
     return header + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
@@ -133,12 +134,13 @@ def test_in_whatever_pieces_it_comes_no_byte_is_lost_or_moved(whole: list[bytes]
 )
 def test_text_that_is_no_acknowledgement_is_not_asked_about(text: bytes) -> None:
     after, asked = After(), Uses()
-    data = ack("a") + frame(TEXT, text) + ack("b")
-    ProofsFirst(after, asked).feed_data(frame(TEXT, text))
+    alone = frame(TEXT, text)
+    data = ack("a") + alone + ack("b")
+    ProofsFirst(after, asked).feed_data(alone)
     assert asked.acks == []
     ProofsFirst(after, asked).feed_data(data)
     assert asked.acks == ["a", "b"]
-    assert after.got == frame(TEXT, text) + data
+    assert after.got == alone + data
 
 
 def ack(event: str) -> bytes:
@@ -165,17 +167,16 @@ def test_where_the_last_one_proves_nothing_each_is_asked_about() -> None:
     after, asked = After(), Uses("a", "b")
     unknown = ack("unknown")
     ProofsFirst(after, asked).feed_data(ack("a") + ack("b") + unknown)
-    assert asked.acks[1:3] == ["a", "b"]
+    assert asked.acks == ["a b unknown", "a", "b", "unknown"]
     assert after.got == unknown
 
 
 def test_what_else_comes_between_acknowledgements_goes_on_in_order() -> None:
     after, used = After(), Uses("a", "b")
-    ping = frame(TEXT, b"ping")
+    ping, in_two = frame(TEXT, b"ping"), ack("c")
     parser = ProofsFirst(after, used)
-    parser.feed_data(ack("a") + ping + frame(PONG, b"1") + ack("b") + ack("c")[:9])
-    parser.feed_data(ack("c")[9:] + ping)
+    parser.feed_data(ack("a") + ping + frame(PONG, b"1") + ack("b") + in_two[:9])
+    parser.feed_data(in_two[9:] + ping)
     assert used.acks == ["a", "b"]
     assert used.pongs == [b"1"]
-    assert after.got[: len(ping)] == ping
-    assert after.got.endswith(ping)
+    assert after.got == ping + in_two + ping

@@ -40,61 +40,6 @@ def session_of(
 
 
 @asynccontextmanager
-async def consuming(
-    node: PrivateRabbitMQ, publisher: ConfirmedPublisher, make: MakeQueue
-) -> AsyncIterator[tuple[QueueSession, Listener, BrokerLink]]:
-    """An open session on QUEUE."""
-    link, listener = BrokerLink(node.amqp_url, "session test"), Listener()
-    session = session_of(link, publisher, make, listener)
-    running = asyncio.create_task(link.run(nothing))
-    try:
-        session.open()
-        async with asyncio.timeout(20):
-            await session.opened()
-        yield session, listener, link
-    finally:
-        await session.release()
-        running.cancel()
-        await asyncio.wait([running])
-
-
-async def test_a_queue_that_is_deleted_before_it_is_consumed_is_made_again(
-    node: PrivateRabbitMQ, channel: AbstractChannel, publisher: ConfirmedPublisher
-) -> None:
-    made = count(1)
-
-    async def make(_: Source) -> None:
-        await channel.declare_queue(QUEUE, durable=True)
-        if next(made) == 1:
-            await channel.queue_delete(QUEUE)
-
-    async with consuming(node, publisher, make) as (_, listener, _):
-        assert listener.openings == [True]
-        assert next(made) == 3
-
-
-async def test_a_burst_does_not_wait_for_acknowledgements_to_be_gathered(
-    node: PrivateRabbitMQ,
-    channel: AbstractChannel,
-    publisher: ConfirmedPublisher,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def make(_: Source) -> None:
-        await channel.declare_queue(QUEUE, durable=True)
-
-    async with consuming(node, publisher, make) as (session, listener, link):
-        monkeypatch.setattr(link, "acknowledge_soon", lambda _: None)
-        for _ in range(WINDOW_EVENTS + SOON_EVENTS):
-            await channel.default_exchange.publish(Message(b"anything"), QUEUE)
-        await until(lambda: len(listener.tags) == WINDOW_EVENTS)
-        for tag in listener.tags[: SOON_EVENTS - 1]:
-            session.settle(1, tag)
-        assert (await session.depth()).ready == SOON_EVENTS
-        session.settle(1, listener.tags[SOON_EVENTS - 1])
-        await until(lambda: len(listener.tags) == WINDOW_EVENTS + SOON_EVENTS)
-
-
-@asynccontextmanager
 async def linked(node: PrivateRabbitMQ) -> AsyncIterator[BrokerLink]:
     """A link that is up."""
     link = BrokerLink(node.amqp_url, "session test")
@@ -116,6 +61,57 @@ async def make(channel: AbstractChannel) -> MakeQueue:
         await channel.declare_queue(QUEUE, durable=True)
 
     return declare
+
+
+@asynccontextmanager
+async def consuming(
+    node: PrivateRabbitMQ, publisher: ConfirmedPublisher, make: MakeQueue
+) -> AsyncIterator[tuple[QueueSession, Listener, BrokerLink]]:
+    """An open session on QUEUE."""
+    listener = Listener()
+    async with linked(node) as link:
+        session = session_of(link, publisher, make, listener)
+        try:
+            session.open()
+            async with asyncio.timeout(20):
+                await session.opened()
+            yield session, listener, link
+        finally:
+            await session.release()
+
+
+async def test_a_queue_that_is_deleted_before_it_is_consumed_is_made_again(
+    node: PrivateRabbitMQ, channel: AbstractChannel, publisher: ConfirmedPublisher
+) -> None:
+    made = count(1)
+
+    async def make(_: Source) -> None:
+        await channel.declare_queue(QUEUE, durable=True)
+        if next(made) == 1:
+            await channel.queue_delete(QUEUE)
+
+    async with consuming(node, publisher, make) as (_, listener, _):
+        assert listener.openings == [True]
+        assert next(made) == 3
+
+
+async def test_a_burst_does_not_wait_for_acknowledgements_to_be_gathered(
+    node: PrivateRabbitMQ,
+    channel: AbstractChannel,
+    publisher: ConfirmedPublisher,
+    make: MakeQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with consuming(node, publisher, make) as (session, listener, link):
+        monkeypatch.setattr(link, "acknowledge_soon", lambda _: None)
+        for _ in range(WINDOW_EVENTS + SOON_EVENTS):
+            await channel.default_exchange.publish(Message(b"anything"), QUEUE)
+        await until(lambda: len(listener.tags) == WINDOW_EVENTS)
+        for tag in listener.tags[: SOON_EVENTS - 1]:
+            session.settle(1, tag)
+        assert (await session.depth()).ready == SOON_EVENTS
+        session.settle(1, listener.tags[SOON_EVENTS - 1])
+        await until(lambda: len(listener.tags) == WINDOW_EVENTS + SOON_EVENTS)
 
 
 async def test_of_many_that_are_released_a_few_close_at_a_time(
