@@ -1,0 +1,194 @@
+"""What the node queue is bound for: each diagnosis by itself; a crowd of them at once first, and then by themselves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from contracts import topology
+from contracts.ids import DiagnosisId
+from contracts.replicas import ALL_REPLICAS, Bye, ReplicaMessage
+from realtime_service.adapters.rabbitmq import node as node_queue
+from realtime_service.adapters.rabbitmq.link import BrokerLink
+from realtime_service.adapters.rabbitmq.node import CROWD, NodeQueue
+from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
+from tests.support.amqp import connected, ctl, make_topology, remove_topology, until
+
+FEW = [DiagnosisId(number) for number in range(1, 11)]
+MANY = [DiagnosisId(number) for number in range(1, 200)]
+STRANGER = DiagnosisId(3_000_001)
+
+
+class Replica:
+    """A node queue at work, what it heard, and how others speak to it."""
+
+    def __init__(self, node: PrivateRabbitMQ, link: BrokerLink, channel: AbstractChannel) -> None:
+        self._node = node
+        self.channel = channel
+        self.link = link
+        self.heard: list[int] = []
+        self.queue = NodeQueue(link, lambda *_: None, self._hear)
+
+    def _hear(self, message: ReplicaMessage) -> None:
+        assert isinstance(message, Bye)
+        self.heard.append(message.diagnosis_id)
+
+    async def watch(self, diagnoses: Iterable[DiagnosisId]) -> None:
+        """Return when what is said of each would be heard."""
+        diagnoses = list(diagnoses)
+        for diagnosis in diagnoses:
+            self.queue.watch(diagnosis)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(self.queue.bound(diagnosis) for diagnosis in diagnoses))
+
+    async def say(self, diagnoses: Iterable[DiagnosisId]) -> None:
+        """Another replica says something to those that watch each of these diagnoses."""
+        exchange = await self.channel.get_exchange(topology.NODES, ensure=False)
+        for diagnosis in diagnoses:
+            bye = Bye(sender="another", diagnosis_id=diagnosis)
+            message = aio_pika.Message(bye.model_dump_json().encode(), type=bye.kind)
+            await exchange.publish(message, topology.routing_key(diagnosis), mandatory=False)
+
+    async def keys(self) -> set[str]:
+        """What the queue is bound for, as the broker says."""
+        rows = await ctl(self._node, "list_bindings", "destination_name", "routing_key", "--silent")
+        found = (row.split("\t") for row in rows.splitlines())
+        return {key.strip() for name, key in found if name.strip() == self.queue.name} - {self.queue.name}
+
+    async def until_keys(self, wanted: set[str]) -> None:
+        """Wait until it is bound for these and no others."""
+        async with asyncio.timeout(60):
+            while await self.keys() != wanted:
+                pass
+
+
+@pytest.fixture
+async def replica(node: PrivateRabbitMQ) -> AsyncIterator[Replica]:
+    """One whose broker is there."""
+    link = BrokerLink(node.amqp_url, "node test")
+    async with connected(node.amqp_url) as (_, channel):
+        await remove_topology(channel)
+        await make_topology(node.amqp_url)
+        replica = Replica(node, link, channel)
+        async with _running(replica):
+            yield replica
+
+
+@asynccontextmanager
+async def _running(replica: Replica) -> AsyncIterator[None]:
+    running = asyncio.create_task(replica.link.run(replica.queue.prepare))
+    try:
+        await replica.link.wait_up()
+        yield
+    finally:
+        await replica.queue.delete()
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def own(diagnoses: Iterable[DiagnosisId]) -> set[str]:
+    """The keys of these diagnoses, and that of all replicas."""
+    return {ALL_REPLICAS, *map(topology.routing_key, diagnoses)}
+
+
+async def test_a_few_are_bound_one_by_one_and_strangers_are_not_heard(replica: Replica) -> None:
+    await replica.watch(FEW)
+    assert await replica.keys() == own(FEW)
+    await replica.say([STRANGER, *FEW])
+    await until(lambda: len(replica.heard) == len(FEW))
+    assert replica.heard == FEW
+
+
+async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "REST", 0.0)
+    await replica.watch(MANY)
+    await replica.say([STRANGER, *MANY])
+    await until(lambda: len(replica.heard) == 1 + len(MANY))
+    assert replica.heard == [STRANGER, *MANY]
+    await replica.until_keys(own(MANY))
+    replica.heard.clear()
+    await replica.say([STRANGER, *MANY])
+    await until(lambda: len(replica.heard) == len(MANY))
+    assert replica.heard == MANY
+
+
+async def test_a_crowd_costs_the_broker_a_handful_of_bindings_before_it_is_let_in(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "REST", 1e9)  # after the first, nothing is done that nobody waits for
+    await replica.watch(MANY)
+    keys = await replica.keys()
+    assert topology.ANY_DIAGNOSIS in keys
+    assert len(keys) < CROWD
+    await replica.watch([STRANGER])
+    assert topology.routing_key(STRANGER) not in await replica.keys()
+
+
+async def test_who_comes_after_a_crowd_is_bound_at_once(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "REST", 0.0)
+    await replica.watch(MANY)
+    await replica.until_keys(own(MANY))
+    await replica.watch([STRANGER])
+    assert await replica.keys() == own([*MANY, STRANGER])
+
+
+async def test_a_crowd_that_left_before_it_was_bound_leaves_nothing(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "REST", 0.0)
+    monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.0)
+    await replica.watch(MANY)
+    for diagnosis in MANY[3:]:
+        replica.queue.unwatch(diagnosis)
+    await replica.until_keys(own(MANY[:3]))
+    assert not replica.queue.is_bound(MANY[3])
+
+
+async def test_who_comes_back_in_time_is_bound_still_and_others_are_forgotten(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 1.0)
+    await replica.watch(FEW)
+    for diagnosis in FEW:
+        replica.queue.unwatch(diagnosis)
+    replica.queue.watch(FEW[0])
+    assert replica.queue.is_bound(FEW[0])
+    await replica.until_keys(own(FEW[:1]))
+    await replica.watch(FEW)
+    assert await replica.keys() == own(FEW)
+
+
+async def test_a_lost_connection_in_the_middle_of_a_crowd_changes_nothing(
+    node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "REST", 0.1)
+    await replica.watch(MANY)
+    await ctl(node, "close_all_connections", "the test")
+    await until(lambda: not replica.link.is_up)
+    await replica.link.wait_up()
+    async with connected(node.amqp_url) as (_, channel):
+        replica.channel = channel
+        await replica.watch([STRANGER])
+        await replica.until_keys(own([*MANY, STRANGER]))
+        await replica.say([DiagnosisId(3_000_002), STRANGER, *MANY])
+        await until(lambda: len(replica.heard) == 1 + len(MANY))
+        assert replica.heard == [STRANGER, *MANY]
+
+
+async def test_a_queue_that_is_gone_is_made_again_and_hears_the_whole_crowd(
+    node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_queue, "REST", 0.0)
+    await replica.watch(MANY)
+    await replica.until_keys(own(MANY))
+    await ctl(node, "delete_queue", replica.queue.name)
+    await replica.until_keys(own(MANY))
+    await replica.say(MANY)
+    await until(lambda: replica.heard == MANY)
