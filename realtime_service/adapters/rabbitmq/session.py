@@ -260,17 +260,19 @@ class QueueSession:
     async def _consume(self, *, made: bool) -> None:
         channel = await self._link.channel()
         self._channel = channel
+
+        def found(ready: int) -> None:
+            channel.on_closed, channel.on_cancelled = self._on_closed, self._on_cancelled
+            self._generation += 1
+            self._settled = self._acknowledged = 0
+            full = ready >= self._source.limit
+            self._listener.opened(self._generation, ready, full=full, made=made or self._deleted)
+            self._deleted = False
+
         channel.basic_qos(prefetch_count=WINDOW_EVENTS)
-        queue = self._source.queue
-        answer = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
-        self._generation += 1
-        self._settled = self._acknowledged = 0
-        channel.on_closed, channel.on_cancelled = self._on_closed, self._on_cancelled
-        ready = answer.message_count or 0
-        full = ready >= self._source.limit
-        self._listener.opened(self._generation, ready, full=full, made=made or self._deleted)
-        self._deleted = False
-        self.consumers = await channel.consume_and_count(queue, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
+        self.consumers = await channel.find_and_consume(
+            self._source.queue, found, self._on_message, timeout=RPC_TIMEOUT_SECONDS
+        )
         self._opened.set()
 
     # Losing
@@ -296,6 +298,7 @@ class QueueSession:
 
     def _forget_channel(self) -> None:
         self._channel = None
+        self.consumers = 0
         self._opened.clear()
         self._parkable.clear()
         self._occurrences.lost()

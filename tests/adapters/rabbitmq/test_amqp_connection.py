@@ -216,26 +216,49 @@ async def test_what_is_not_acknowledged_is_back_in_its_place_when_the_channel_is
 
 
 @pytest.mark.parametrize("waiting", [0, 300])
-async def test_who_consumes_and_counts_is_among_those_counted(
+async def test_who_finds_and_consumes_a_queue_is_told_what_is_in_it_before_it_comes_and_who_consumes_it(
     connection: Connection, filled: AbstractChannel, waiting: int
 ) -> None:
     """Also while deliveries are on their way."""
     await put(filled, *(b"%d" % number for number in range(waiting)))
-    came: list[bytes] = []
+    told: list[int | bytes] = []
     for number in (1, 2, 3):
         consumer = connection.channel()
-        consumers = await consumer.consume_and_count(
-            QUEUE, lambda message: came.append(message.body), timeout=20
+        consumer.basic_qos(prefetch_count=waiting)
+        consumers = await consumer.find_and_consume(
+            QUEUE, told.append, lambda message: told.append(message.body), timeout=20
         )
         assert consumers == number
-    await until(lambda: len(came) == waiting)
+    await until(lambda: len(told) == 3 + waiting)
+    assert told[0] == waiting
+    assert [each for each in told[1:] if each != 0] == [b"%d" % number for number in range(waiting)]
 
 
-async def test_who_consumes_and_counts_on_a_queue_that_does_not_exist_is_told(connection: Connection) -> None:
+async def test_who_finds_no_queue_is_told_so(connection: Connection) -> None:
     channel = connection.channel()
+    told: list[object] = []
     with pytest.raises(amqp.ChannelNotFoundEntity):
-        await channel.consume_and_count("no such queue", lambda _: None, timeout=20)
+        await channel.find_and_consume("no such queue", told.append, told.append, timeout=20)
+    assert told == []
     assert channel.is_closed
+    assert not connection.is_closed
+
+
+async def test_one_that_fails_over_what_it_found_costs_its_channel_alone(
+    connection: Connection, filled: AbstractChannel
+) -> None:
+    await put(filled, b"first")
+
+    def fail(_: int) -> None:
+        raise RuntimeError("a bug")
+
+    came: list[Delivery] = []
+    channel = connection.channel()
+    with pytest.raises(amqp.ChannelClosed):
+        await channel.find_and_consume(QUEUE, fail, came.append, timeout=20)
+    assert channel.is_closed
+    assert not came
+    assert await ready(connection) == 1
     assert not connection.is_closed
 
 

@@ -8,16 +8,18 @@ import asyncio
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 from aiormq import exceptions as amqp
 from aiormq.channel import exception_by_code
+from pamqp import frame as frames
 from pamqp.base import Frame
 from pamqp.commands import Basic, Exchange, Queue
 from pamqp.commands import Channel as Command
 from pamqp.common import FieldTable
 
+from realtime_service.adapters.rabbitmq.amqp import methods
 from realtime_service.adapters.rabbitmq.amqp.properties import Properties, read_properties
 
 log = structlog.get_logger(__name__)
@@ -68,6 +70,26 @@ def _nothing(_: object) -> None:
     """Nobody listens."""
 
 
+class _Call(NamedTuple):
+    """What was asked and is not answered."""
+
+    answers: list[str]
+    """Names of the methods that answer it."""
+    future: asyncio.Future[Frame] | None = None
+    told: Callable[[Frame], None] = _nothing
+    """Called at once, before anything that came behind the answer is read."""
+
+
+_OPENED: Final = Command.Open.valid_responses
+_PREFETCH_SET: Final = Basic.Qos.valid_responses
+_FOUND: Final = Queue.Declare.valid_responses
+
+
+def _found(answer: Frame) -> Queue.DeclareOk:
+    assert isinstance(answer, Queue.DeclareOk)
+    return answer
+
+
 class Channel:
     """Made by `Connection.channel`, which has sent its `Channel.Open`: what is asked first tells whether it opened."""
 
@@ -93,19 +115,19 @@ class Channel:
         self.on_cancelled: OnChannel = _nothing
         """Told when the broker cancelled the consumer: its queue was deleted, or its node is gone."""
         self._wire = wire
-        self._calls: list[tuple[list[str], asyncio.Future[Frame] | None]] = []  # unanswered, in their order
+        self._calls: list[_Call] = []  # unanswered, in their order
         self._closing: asyncio.Future[None] | None = None
         self._on_message: OnMessage = _nothing
         self._arriving: Delivery | None = None
         self._missing = -1  # bytes of its body; negative: its header
         self._parts: list[bytes] | None = None
-        self._send(Command.Open())
+        self._write(methods.open_channel(number), _Call(_OPENED))
 
     # What its user calls. Each raises what aiormq would: `connecting.translated` knows it.
 
     def basic_qos(self, prefetch_count: int) -> None:
         """Bound what is delivered and not acknowledged. Not waited for: the next answer tells."""
-        self._send(Basic.Qos(prefetch_count=prefetch_count))
+        self._write(methods.set_prefetch(self.number, prefetch_count), _Call(_PREFETCH_SET))
 
     async def basic_consume(
         self, queue: str, on_message: OnMessage, *, no_ack: bool = False, timeout: float | None = None
@@ -114,17 +136,25 @@ class Channel:
         self._on_message = on_message
         await self._call(Basic.Consume(queue=queue, consumer_tag=CONSUMER, no_ack=no_ack), timeout)
 
-    async def consume_and_count(
-        self, queue: str, on_message: OnMessage, *, timeout: float | None = None
+    async def find_and_consume(
+        self,
+        queue: str,
+        on_found: Callable[[int], None],
+        on_message: OnMessage,
+        *,
+        timeout: float | None = None,
     ) -> int:
-        """The same; returns how many consume the queue then, with those who wait for their turn if it counts them.
+        """The same, in one round trip with two questions: what is in the queue before, and who consumes it then.
 
-        Without a `Consume-Ok`, which RabbitMQ 3.10 sends behind the answer to what was asked next.
+        `on_found` is told how many messages wait, before `on_message` gets any. Returns how many consume the queue,
+        with those who wait for their turn if it counts them. Raises `ChannelNotFoundEntity` where there is none.
         """
+        look_up = methods.look_up(self.number, queue)
+        self._write(look_up, _Call(_FOUND, told=lambda answer: on_found(_found(answer).message_count or 0)))
         self._on_message = on_message
-        if not self.is_closed:
-            self._wire.send(self.number, Basic.Consume(queue=queue, consumer_tag=CONSUMER, nowait=True))
-        return (await self.queue_declare(queue, passive=True, timeout=timeout)).consumer_count or 0
+        # No `Consume-Ok`: RabbitMQ 3.10 would send it behind the answer to what is asked next.
+        self._wire.write(methods.consume_at_once(self.number, queue, CONSUMER))
+        return _found(await self._ask(look_up, _FOUND, timeout)).consumer_count or 0
 
     async def basic_cancel(self, *, timeout: float | None = None) -> None:
         """Consume no more."""
@@ -146,9 +176,7 @@ class Channel:
     ) -> Queue.DeclareOk:
         """Declare a queue; `passive`: only ask for it."""
         method = Queue.Declare(queue=queue, passive=passive, durable=durable, arguments=arguments or {})
-        answer = await self._call(method, timeout)
-        assert isinstance(answer, Queue.DeclareOk)
-        return answer
+        return _found(await self._call(method, timeout))
 
     async def queue_bind(
         self, queue: str, exchange: str, routing_key: str, *, timeout: float | None = None
@@ -287,10 +315,8 @@ class Channel:
                 self._wire.loop.call_soon(self.on_cancelled, self)
             case Command.Flow():
                 self._wire.send(self.number, Command.FlowOk(active=method.active))
-            case _ if self._calls and method.name in self._calls[0][0]:
-                _, future = self._calls.pop(0)
-                if future is not None and not future.done():
-                    future.set_result(method)
+            case _ if self._calls and method.name in self._calls[0].answers:
+                self._answered(self._calls.pop(0), method)
             case _:
                 raise amqp.ConnectionUnexpectedFrame(f"{method.name} was not asked for")
 
@@ -302,23 +328,35 @@ class Channel:
 
     # What both lead to
 
-    def _send(self, method: Frame, future: "asyncio.Future[Frame] | None" = None) -> None:
+    def _write(self, data: bytes, call: _Call) -> None:
         if self.is_closed:
             raise amqp.ChannelInvalidStateError("the channel is closed")
-        self._wire.send(self.number, method)
-        self._calls.append((method.valid_responses, future))
+        self._wire.write(data)
+        self._calls.append(call)
 
     async def _call(self, method: Frame, timeout: float | None) -> Frame:
-        future: asyncio.Future[Frame] = self._wire.loop.create_future()
-        self._send(method, future)
+        return await self._ask(frames.marshal(method, self.number), method.valid_responses, timeout)
+
+    async def _ask(self, data: bytes, answers: list[str], timeout: float | None) -> Frame:
+        answered: asyncio.Future[Frame] = self._wire.loop.create_future()
+        self._write(data, _Call(answers, answered))
         try:
             async with asyncio.timeout(timeout):
-                return await future
+                return await answered
         except (TimeoutError, asyncio.CancelledError):
             self.abandon()
             raise
         finally:
-            del future  # an exception in it knows this frame: they would wait for the garbage collector
+            del answered  # an exception in it knows this frame: they would wait for the garbage collector
+
+    def _answered(self, call: _Call, answer: Frame) -> None:
+        try:
+            call.told(answer)
+        except Exception as error:
+            log.exception("consumer_failed", error=type(error).__name__)
+            self.abandon()
+        if call.future is not None and not call.future.done():
+            call.future.set_result(answer)
 
     def _arrived(self, delivery: Delivery) -> None:
         self._arriving = None
@@ -334,9 +372,9 @@ class Channel:
             return
         self.is_closed = True
         calls, self._calls = self._calls, []
-        for _, future in calls:
-            if future is not None and not future.done():
-                future.set_exception(reason)
+        for call in calls:
+            if call.future is not None and not call.future.done():
+                call.future.set_exception(reason)
         self._arriving = self._parts = None
         on_closed, self.on_closed = self.on_closed, _nothing
         self._on_message = self.on_cancelled = _nothing
