@@ -24,6 +24,7 @@ class Kind(StrEnum):
     PROVEN = "proven"
     BYE = "bye"
     TAKE_OVER = "take_over"
+    QUEUE_LOST = "queue_lost"
     PRESENCE = "presence"
     CENSUS_ASK = "census_ask"
     CENSUS = "census"
@@ -123,6 +124,13 @@ class TakeOver(_Message):
     """Unix seconds; the connection id breaks a tie."""
 
 
+class QueueLost(_Message):
+    """The diagnosis' shared queue was gone and was made again. Who was not connected then cannot see that."""
+
+    kind: Literal[Kind.QUEUE_LOST] = Kind.QUEUE_LOST
+    diagnosis_id: DiagnosisId
+
+
 class Presence(_Message):
     """I am here. Said every few seconds, and once more when leaving."""
 
@@ -148,7 +156,7 @@ class Census(_Message):
     unsettled: Counts
 
 
-ReplicaMessage = Ask | Answer | Relay | Proven | Bye | TakeOver | Presence | CensusAsk | Census
+ReplicaMessage = Ask | Answer | Relay | Proven | Bye | TakeOver | QueueLost | Presence | CensusAsk | Census
 MESSAGES: Final[dict[str, type[ReplicaMessage]]] = {
     Kind.ASK: Ask,
     Kind.ANSWER: Answer,
@@ -156,6 +164,7 @@ MESSAGES: Final[dict[str, type[ReplicaMessage]]] = {
     Kind.PROVEN: Proven,
     Kind.BYE: Bye,
     Kind.TAKE_OVER: TakeOver,
+    Kind.QUEUE_LOST: QueueLost,
     Kind.PRESENCE: Presence,
     Kind.CENSUS_ASK: CensusAsk,
     Kind.CENSUS: Census,

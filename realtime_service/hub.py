@@ -202,10 +202,13 @@ class _Listener:
             self._hub.metrics.queues_lost.inc()
             log.warning("queue_lost", diagnosis=hashed(room.diagnosis), device=self._key is not SHARED)
         if self._current:
-            effects += room.opened(self._key, generation, ready, full=full or (made and not first))
+            full = full or (made and not first)
+            effects += room.opened(self._key, generation, ready, full=full, made=made)
         self._hub.perform(self._place, effects)
         if self._key is SHARED and not first:
             self._hub.neighbours.back(self._place)
+        if self._key is SHARED and made:
+            self._hub.neighbours.queue_lost(self._place)
 
     def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
         metrics = self._hub.metrics

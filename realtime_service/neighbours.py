@@ -13,7 +13,17 @@ from typing import Final, Protocol
 import structlog
 
 from contracts.ids import ConnectionId, DiagnosisId, EventId
-from contracts.replicas import Answer, Ask, Bye, Proven, Relay, RelayedEvent, ReplicaMessage, TakeOver
+from contracts.replicas import (
+    Answer,
+    Ask,
+    Bye,
+    Proven,
+    QueueLost,
+    Relay,
+    RelayedEvent,
+    ReplicaMessage,
+    TakeOver,
+)
 from realtime_service.domain import room as decided
 from realtime_service.domain.errors import PublishError
 from realtime_service.domain.event import Event
@@ -168,6 +178,11 @@ class Neighbours:
         message = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
         self._spawn(self._introduce(place, message))
 
+    def queue_lost(self, place: Place) -> None:
+        """The shared queue was not there, and was made. Others with clients may come back later, and find it there."""
+        message = QueueLost(sender=self._replicas.name, diagnosis_id=place.room.diagnosis)
+        self._spawn(self._tell_room(place.room.diagnosis, message))
+
     def take_over(self, place: Place, device: str, newer: tuple[float, str]) -> None:
         """A device connected here: (connect time, connection id)."""
         message = TakeOver(
@@ -207,7 +222,7 @@ class Neighbours:
                 place.room.peers |= {message.sender}
                 place.perform(place.room.answered_late(_word(message)))
             return
-        if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver):
+        if not isinstance(message, Ask | Relay | Proven | Bye | TakeOver | QueueLost):
             return
         place = self._find(message.diagnosis_id)
         if place is None:
@@ -225,6 +240,8 @@ class Neighbours:
                 place.perform(place.room.proved_elsewhere(message.event_ids))
             case Bye():
                 place.room.peers -= {message.sender}
+            case QueueLost():
+                place.perform(place.room.queue_lost())
             case TakeOver():
                 place.yield_device(message.device_key, (message.connected_at, message.connection_id))
 

@@ -185,6 +185,7 @@ class Room:
         "_arriving",
         "_barrier",
         "_late",
+        "_made",
         "_members",
         "_unnamed",
         "acquainted",
@@ -209,6 +210,9 @@ class Room:
         """All other replicas with clients of this diagnosis are among `peers`."""
         self.consuming = False
         """The shared session is open: the broker counts this replica among those that it may activate."""
+        self._made = (
+            False  # the shared queue, when it was opened last: nobody here misses what another one held
+        )
         self._barrier: int | None = None  # the generation whose deliveries wait for it
         self._arriving: dict[ConnectionId, _Arrival] = {}  # members that do not get the shared stream yet
         self._late = 0  # how many members are
@@ -427,13 +431,18 @@ class Room:
         if window := self.window(session):
             window.lost()
         if session is SHARED:
-            self.consuming = self.stream.leading = self.stream.whole = False
+            self.consuming = self.stream.leading = self.stream.whole = self._made = False
             self._barrier = None
             for device in self.devices.values():
                 device.bounded = False
 
-    def opened(self, session: SessionKey, generation: int, ready: int, *, full: bool) -> list[Effect]:
-        """A session is about to consume; `ready` events wait. A full queue may have dropped events before."""
+    def opened(
+        self, session: SessionKey, generation: int, ready: int, *, full: bool, made: bool = False
+    ) -> list[Effect]:
+        """A session is about to consume; `ready` events wait. A full queue may have dropped events before.
+
+        `made`: the queue was not there, and is another one now.
+        """
         window = self.window(session)
         if window is None:
             return []
@@ -441,6 +450,7 @@ class Room:
         window.opened(generation, ready, full=full)
         if session is SHARED:
             self.consuming = True
+            self._made = made
             window.resume()
         effects = self._tell_gap("full", session) if full else []
         if session is SHARED:
@@ -448,6 +458,17 @@ class Room:
                 device.bounded = True
             effects += self._settle(SHARED)
         return effects
+
+    def queue_lost(self) -> list[Effect]:
+        """Another replica found the shared queue gone: before this one opened it last, or it would have been told.
+
+        That concerns those who were here before, unless it was seen then.
+        """
+        openings_before = self.shared.generation - 1 if self.consuming else self.shared.generation
+        if self._made or not openings_before:
+            return []
+        self.shared.overflowed = True
+        return self._tell_gap("full")
 
     def shared_depth(self, device_key: str, ready: int) -> list[Effect]:
         """`ready` events were in the shared queue after a new device's queue was bound: wait for these, no longer."""

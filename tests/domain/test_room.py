@@ -43,14 +43,22 @@ class Hub:
         return rest
 
     def open(
-        self, session: SessionKey, ready: int = 0, *, generation: int = 1, full: bool = False
+        self,
+        session: SessionKey,
+        ready: int = 0,
+        *,
+        generation: int = 1,
+        full: bool = False,
+        made: bool = False,
     ) -> list[Effect]:
         self._tags[session] = 0
-        return self.perform(self.room.opened(session, generation, ready, full=full))
+        return self.perform(self.room.opened(session, generation, ready, full=full, made=made))
 
-    def reopen(self, session: SessionKey, ready: int = 0, *, full: bool = False) -> list[Effect]:
+    def reopen(
+        self, session: SessionKey, ready: int = 0, *, full: bool = False, made: bool = False
+    ) -> list[Effect]:
         self.room.lost(session)
-        return self.open(session, ready, generation=2, full=full)
+        return self.open(session, ready, generation=2, full=full, made=made)
 
     def join(self, name: str, *, mode: ReceiptMode = "pong", user: UserId = OWNER) -> Member:
         member = Member.of(ConnectionId(name), user, mode)
@@ -660,6 +668,35 @@ def test_a_queue_that_is_full_when_it_is_opened_again_is_a_gap_of_unknown_size(h
     assert hub.reopen(SHARED, 100, full=True) == [TellGap((anna,), None)]
     assert hub.reopen("phone", 100, full=True) == [TellGap((phone,), None)]
     assert hub.reopen(SHARED, 99) == []
+
+
+def test_a_queue_that_another_replica_found_gone_is_a_gap_for_those_who_could_not_see_it(hub: Hub) -> None:
+    anna = hub.join("anna")
+    hub.join_device("phone")
+    hub.room.lost(SHARED)
+    assert hub.room.queue_lost() == [TellGap((anna,), None)]
+    hub.reopen(SHARED)
+    assert hub.room.queue_lost() == [TellGap((anna,), None)]
+    late = hub.join("late")
+    assert hub.room.gap_for(late)
+
+
+def test_who_saw_that_the_queue_was_gone_is_not_told_of_it_again(hub: Hub) -> None:
+    anna = hub.join("anna")
+    assert hub.reopen(SHARED, full=True, made=True) == [TellGap((anna,), None)]
+    assert hub.room.queue_lost() == []
+    hub.reopen(SHARED)
+    assert hub.room.queue_lost() == [TellGap((anna,), None)]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_queue_that_was_gone_before_anybody_was_here_is_no_gap(*, made: bool) -> None:
+    """Two replicas may be the first for a diagnosis, and one of them find no queue."""
+    room = Room(DiagnosisId(1))
+    room.join(Member.of(ConnectionId("anna"), OWNER))
+    assert room.queue_lost() == []
+    room.opened(SHARED, 1, 0, full=False, made=made)
+    assert room.queue_lost() == []
 
 
 def test_what_nobody_was_sent_yet_is_no_repeat_for_a_member_that_arrives() -> None:

@@ -9,6 +9,7 @@ import pytest
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.checker import Audience
 from tests.service.harness.clients import LocalClient
+from tests.service.harness.proxy import Proxy
 from tests.service.harness.recorder import Recorder, every_other
 from tests.service.harness.replica import Replica
 from tests.service.harness.waiting import until, until_true
@@ -17,6 +18,7 @@ from tests.service.harness.world import World, streaming_considerately, verdict
 COUNT: Final = 300
 BEFORE: Final = 100
 WAITING: Final = 50
+NOBODY: Final = "127.0.0.1:1"
 
 Fault = Callable[[PrivateRabbitMQ, Replica], Awaitable[None]]
 
@@ -184,6 +186,40 @@ async def test_a_queue_deleted_and_made_again_at_once_is_known_for_another_one(f
     await until(lambda: connection.gaps == [None], "the client is told of the gap")
     await recorder.publish(diagnosis, 1)
     await until(lambda: connection.proven == 2, "it has the second")
+
+
+@pytest.mark.parametrize("another_had_clients", [True, False])
+async def test_a_queue_deleted_while_a_replica_is_away_is_told_to_it_by_who_found_that(
+    fragile_world: World, *, another_had_clients: bool
+) -> None:
+    """When it comes back there is a queue of that name, and nothing to be seen of what happened."""
+    world = fragile_world
+    async with Proxy(world.broker_address) as wire:
+        away = await world.start_replica(amqp_url=world.amqp_url_through(wire))
+        there = await world.start_replica()
+        diagnosis, recorder = world.diagnosis(), await world.recorder()
+        here, other = world.local_client("here"), world.local_client("other")
+        misses = await here.connect(world.url(diagnosis, address=away.address))
+        await until(lambda: here.is_welcome, "it is welcome")
+        if another_had_clients:
+            await other.connect(world.url(diagnosis, address=there.address))
+            await until(lambda: other.is_welcome, "so is the other one")
+        wire.target = NOBODY
+        wire.cut()
+        await until(lambda: away.said("broker_lost"), "the first replica is away")
+        world.delete(f"diagnosis.{diagnosis}")
+        if another_had_clients:
+            await until(lambda: other.connections[0].gaps, "the replica that is there sees it")
+        else:
+            await other.connect(world.url(diagnosis, address=there.address))
+        await until(lambda: other.is_welcome, "there is a queue again")
+        wire.target = world.broker_address
+        await until(lambda: misses.gaps, "the client of the first is told of it")
+        await recorder.publish(diagnosis, 1)
+        both = misses, other.connections[0]
+        await until(lambda: all(each.proven == 1 for each in both), "both have what comes then")
+        assert misses.gaps == [None]
+        assert other.connections[0].gaps == ([None] if another_had_clients else [])
 
 
 async def test_under_a_memory_alarm_publishes_are_refused_in_time_and_deliveries_go_on(

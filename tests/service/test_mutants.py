@@ -9,7 +9,6 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -47,12 +46,7 @@ async def welcomed(
 
 async def behind(world: World, proxy: Proxy, program: Program) -> Replica:
     """A replica that speaks to its broker through a proxy."""
-    return await world.start_replica(program, amqp_url=f"{_at(world.amqp_url, proxy.address)}?heartbeat=60")
-
-
-def _at(url: str, address: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{address}").geturl()
+    return await world.start_replica(program, amqp_url=f"{world.amqp_url_through(proxy)}?heartbeat=60")
 
 
 async def a_dead_socket(world: World, program: Program) -> Verdict:
@@ -102,7 +96,7 @@ async def a_publisher_s_retry(world: World, program: Program) -> Verdict:
 
 async def a_death_before_the_relay(world: World, program: Program) -> Verdict:
     """The active replica dies when its clients proved events of which the other one was not told."""
-    async with Proxy(urlsplit(world.amqp_url).netloc.rpartition("@")[2]) as wire:
+    async with Proxy(world.broker_address) as wire:
         active, other = await asyncio.gather(behind(world, wire, program), world.start_replica(program))
         diagnosis, recorder = world.diagnosis(), await world.recorder()
         here = await welcomed(world, "client here", diagnosis, active)
@@ -122,7 +116,7 @@ async def a_death_before_the_relay(world: World, program: Program) -> Verdict:
 
 async def a_ghost(world: World, program: Program) -> Verdict:
     """What a replica relayed before it froze arrives when another one has led the stream for a while."""
-    async with Proxy(urlsplit(world.amqp_url).netloc.rpartition("@")[2]) as wire:
+    async with Proxy(world.broker_address) as wire:
         ghost, second, third = await asyncio.gather(
             behind(world, wire, program), world.start_replica(program), world.start_replica(program)
         )
