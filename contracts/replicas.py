@@ -125,7 +125,10 @@ class TakeOver(_Message):
 
 
 class QueueLost(_Message):
-    """The diagnosis' shared queue was gone and was made again. Who was not connected then cannot see that."""
+    """The diagnosis has no shared queue, and is about to get one. Who had one, and was away meanwhile, cannot see that.
+
+    Said by the first-contact door; `sender` is the queue that it serves.
+    """
 
     kind: Literal[Kind.QUEUE_LOST] = Kind.QUEUE_LOST
     diagnosis_id: DiagnosisId

@@ -145,6 +145,9 @@ class _Place:
     def perform(self, effects: Iterable[Effect]) -> None:
         self._hub.perform(self, effects)
 
+    def renew(self) -> None:
+        self.shared.renew()
+
     def has_newer(self, than: Connection) -> bool:
         """Whether the device of this connection opened another one since: admission may take its time."""
         age = (than.connected_at, than.member.id)
@@ -207,8 +210,6 @@ class _Listener:
         self._hub.perform(self._place, effects)
         if self._key is SHARED and not first:
             self._hub.neighbours.back(self._place)
-        if self._key is SHARED and made:
-            self._hub.neighbours.queue_lost(self._place)
 
     def delivered(self, tag: int, event: Event, *, redelivered: bool) -> None:
         metrics = self._hub.metrics
@@ -338,6 +339,11 @@ class Hub:
         """Events that wait for a connection that is being welcomed."""
         place = self._places.get(connection.diagnosis)
         return place.room.queued_for(connection.member) if place else 0
+
+    def deaf(self) -> None:
+        """What the other replicas said for a while is lost, and so are notices of what was evicted."""
+        for place in list(self._places.values()):
+            self.perform(place, place.room.deaf())
 
     def gap_for(self, connection: Connection) -> bool:
         """Whether events may be missing before those."""

@@ -59,6 +59,9 @@ class Place(Protocol):
     def perform(self, effects: Iterable[Effect]) -> None:
         """Carry out what the room decided."""
 
+    def renew(self) -> None:
+        """Consume the shared queue anew."""
+
     def yield_device(self, key: str, newer: tuple[float, str]) -> None:
         """End an older connection of a device that connected elsewhere."""
 
@@ -178,11 +181,6 @@ class Neighbours:
         message = Ask(sender=self._replicas.name, diagnosis_id=place.room.diagnosis, ask_id=uuid.uuid4().hex)
         self._spawn(self._introduce(place, message))
 
-    def queue_lost(self, place: Place) -> None:
-        """The shared queue was not there, and was made. Others with clients may come back later, and find it there."""
-        message = QueueLost(sender=self._replicas.name, diagnosis_id=place.room.diagnosis)
-        self._spawn(self._tell_room(place.room.diagnosis, message))
-
     def take_over(self, place: Place, device: str, newer: tuple[float, str]) -> None:
         """A device connected here: (connect time, connection id)."""
         message = TakeOver(
@@ -241,7 +239,8 @@ class Neighbours:
             case Bye():
                 place.room.peers -= {message.sender}
             case QueueLost():
-                place.perform(place.room.queue_lost())
+                if place.room.queue_lost():
+                    place.renew()
             case TakeOver():
                 place.yield_device(message.device_key, (message.connected_at, message.connection_id))
 

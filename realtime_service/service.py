@@ -149,7 +149,7 @@ async def running(
             else:
                 hub.neighbours.heard(message)
 
-        node = NodeQueue(link, lambda *what: hub.evicted(*what), heard)
+        node = NodeQueue(link, lambda *what: hub.evicted(*what), heard, lambda: hub.deaf())
         shared_arguments = topology.backlog_arguments(
             limit=settings.backlog_limit, queue_type=settings.queue_type
         )

@@ -26,6 +26,9 @@ AHEAD_SECONDS: Final = 5.0
 MAX_TOKEN_CHARACTERS: Final = 16 * 1024
 """Longer ones are refused unread: parsing costs time before a signature is checked."""
 
+USUAL_HEADER: Final = 512
+"""Characters. Longer headers are not remembered: strangers choose them."""
+
 MAX_EXPIRY: Final = 253_402_300_799
 """The last second of the year 9999. A later `exp` is a mistake (milliseconds, mostly) and would mean *never*."""
 
@@ -137,7 +140,8 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
             raise NotAuthenticated(TokenFault.MALFORMED)
         try:
-            header = _header(token.partition(".")[0])
+            encoded = token.partition(".")[0]
+            header = (_header if len(encoded) <= USUAL_HEADER else _read_header)(encoded)
         except Exception:  # as in `_claims`
             raise NotAuthenticated(TokenFault.MALFORMED) from None
         algorithm, kind = header.get("alg"), header.get("typ", "JWT")
@@ -172,10 +176,12 @@ class TokenVerifier:
             raise NotAuthenticated(TokenFault.MALFORMED) from None
 
 
-@lru_cache(maxsize=64)
-def _header(encoded: str) -> Mapping[str, Any]:
-    """The header of a token. An issuer's tokens have all the same."""
+def _read_header(encoded: str) -> Mapping[str, Any]:
     return jwt.get_unverified_header(f"{encoded}..")
+
+
+_header: Final = lru_cache(maxsize=64)(_read_header)
+"""An issuer's tokens have all the same header."""
 
 
 def identity_of(claims: Mapping[str, Any], leeway_seconds: float) -> Identity:

@@ -185,6 +185,7 @@ class Room:
         "_arriving",
         "_barrier",
         "_late",
+        "_lost_unseen",
         "_made",
         "_members",
         "_unnamed",
@@ -210,9 +211,8 @@ class Room:
         """All other replicas with clients of this diagnosis are among `peers`."""
         self.consuming = False
         """The shared session is open: the broker counts this replica among those that it may activate."""
-        self._made = (
-            False  # the shared queue, when it was opened last: nobody here misses what another one held
-        )
+        self._made = False  # the shared queue, for this channel: it was seen that there was none
+        self._lost_unseen = False  # it is another one than before, and those here are to be told
         self._barrier: int | None = None  # the generation whose deliveries wait for it
         self._arriving: dict[ConnectionId, _Arrival] = {}  # members that do not get the shared stream yet
         self._late = 0  # how many members are
@@ -449,8 +449,8 @@ class Room:
         self.lost(session)
         window.opened(generation, ready, full=full)
         if session is SHARED:
-            self.consuming = True
-            self._made = made
+            self.consuming, self._made = True, made
+            full, self._lost_unseen = full or self._lost_unseen, False
             window.resume()
         effects = self._tell_gap("full", session) if full else []
         if session is SHARED:
@@ -459,16 +459,19 @@ class Room:
             effects += self._settle(SHARED)
         return effects
 
-    def queue_lost(self) -> list[Effect]:
-        """Another replica found the shared queue gone: before this one opened it last, or it would have been told.
+    def queue_lost(self) -> bool:
+        """The shared queue was gone, and is about to be made. Returns whether it must be opened again because of that.
 
-        That concerns those who were here before, unless it was seen then.
+        Those here are told once it is open, if it was open before and its loss was not seen.
         """
-        openings_before = self.shared.generation - 1 if self.consuming else self.shared.generation
-        if self._made or not openings_before:
-            return []
-        self.shared.overflowed = True
-        return self._tell_gap("full")
+        if self._made or not self.shared.generation:
+            return False
+        self._lost_unseen = True
+        return self.consuming
+
+    def deaf(self) -> list[Effect]:
+        """What was said to this replica may be lost: events that others relayed, and that some were evicted."""
+        return self._tell_gap("hole") if self.shared.generation else []
 
     def shared_depth(self, device_key: str, ready: int) -> list[Effect]:
         """`ready` events were in the shared queue after a new device's queue was bound: wait for these, no longer."""

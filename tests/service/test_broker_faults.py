@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from contracts.topology import is_node_queue
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.checker import Audience
 from tests.service.harness.clients import LocalClient
@@ -14,6 +15,7 @@ from tests.service.harness.recorder import Recorder, every_other
 from tests.service.harness.replica import Replica
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, streaming_considerately, verdict
+from tests.support.amqp import address_of, through
 
 COUNT: Final = 300
 BEFORE: Final = 100
@@ -188,38 +190,77 @@ async def test_a_queue_deleted_and_made_again_at_once_is_known_for_another_one(f
     await until(lambda: connection.proven == 2, "it has the second")
 
 
-@pytest.mark.parametrize("another_had_clients", [True, False])
-async def test_a_queue_deleted_while_a_replica_is_away_is_told_to_it_by_who_found_that(
-    fragile_world: World, *, another_had_clients: bool
+async def seen_by_another_client(world: World, broker: PrivateRabbitMQ, diagnosis: int) -> None:
+    """Another replica consumes the queue; the broker tells it, and it asks for a new one."""
+    world.delete(f"diagnosis.{diagnosis}")
+
+
+async def found_by_a_client_that_comes(world: World, broker: PrivateRabbitMQ, diagnosis: int) -> None:
+    """Nobody else watched; somebody comes, and finds no queue."""
+    world.delete(f"diagnosis.{diagnosis}")
+    client = world.local_client("comes")
+    await client.connect(world.url(diagnosis))
+    await until(lambda: client.is_welcome, "there is a queue again")
+
+
+async def found_by_the_next_event(world: World, broker: PrivateRabbitMQ, diagnosis: int) -> None:
+    """Nobody watches; an event finds no queue."""
+    world.delete(f"diagnosis.{diagnosis}")
+    await (await world.recorder()).publish(diagnosis, 1)
+    await until(lambda: world.depth(f"diagnosis.{diagnosis}") == 1, "there is a queue again")
+
+
+async def with_the_replicas_own_queue(world: World, broker: PrivateRabbitMQ, diagnosis: int) -> None:
+    """It was away for so long that the queue through which it would be told expired."""
+    rows = broker.ctl("list_bindings", "destination_name", "routing_key", "--silent").splitlines()
+    for queue, key in (row.split("\t") for row in rows):
+        if key == f"diagnosis.{diagnosis}" and is_node_queue(queue):
+            world.delete(queue)
+    await found_by_a_client_that_comes(world, broker, diagnosis)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        seen_by_another_client,
+        found_by_a_client_that_comes,
+        found_by_the_next_event,
+        with_the_replicas_own_queue,
+    ],
+)
+async def test_a_queue_that_is_deleted_while_a_replica_is_away_is_a_gap_for_its_clients(
+    fragile_world: World,
+    fragile_broker: PrivateRabbitMQ,
+    loss: Callable[[World, PrivateRabbitMQ, int], Awaitable[None]],
 ) -> None:
     """When it comes back there is a queue of that name, and nothing to be seen of what happened."""
     world = fragile_world
-    async with Proxy(world.broker_address) as wire:
-        away = await world.start_replica(amqp_url=world.amqp_url_through(wire))
-        there = await world.start_replica()
+    async with Proxy(address_of(world.amqp_url)) as wire:
+        away = await world.start_replica(amqp_url=through(world.amqp_url, wire))
+        await world.start_replica()
         diagnosis, recorder = world.diagnosis(), await world.recorder()
-        here, other = world.local_client("here"), world.local_client("other")
-        misses = await here.connect(world.url(diagnosis, address=away.address))
-        await until(lambda: here.is_welcome, "it is welcome")
-        if another_had_clients:
-            await other.connect(world.url(diagnosis, address=there.address))
+        client, other = world.local_client("client"), world.local_client("other")
+        misses = await client.connect(world.url(diagnosis, address=away.address))
+        await until(lambda: client.is_welcome, "it is welcome")
+        if loss is seen_by_another_client:
+            sees = await other.connect(world.url(diagnosis))
             await until(lambda: other.is_welcome, "so is the other one")
-        wire.target = NOBODY
+        broker, wire.target = wire.target, NOBODY
         wire.cut()
-        await until(lambda: away.said("broker_lost"), "the first replica is away")
-        world.delete(f"diagnosis.{diagnosis}")
-        if another_had_clients:
-            await until(lambda: other.connections[0].gaps, "the replica that is there sees it")
-        else:
-            await other.connect(world.url(diagnosis, address=there.address))
-        await until(lambda: other.is_welcome, "there is a queue again")
-        wire.target = world.broker_address
-        await until(lambda: misses.gaps, "the client of the first is told of it")
+        await until(lambda: away.said("broker_lost"), "the replica is away")
+        await loss(world, fragile_broker, diagnosis)
+        wire.target = broker
+        await until(lambda: misses.gaps, "its client is told")
         await recorder.publish(diagnosis, 1)
-        both = misses, other.connections[0]
-        await until(lambda: all(each.proven == 1 for each in both), "both have what comes then")
+        await until(lambda: misses.proven, "and gets what comes then")
         assert misses.gaps == [None]
-        assert other.connections[0].gaps == ([None] if another_had_clients else [])
+        if loss is seen_by_another_client:
+            await until(lambda: sees.proven == 1, "so does the other one")
+            assert sees.gaps == [None]
+        late = world.local_client("late")
+        await late.connect(world.url(diagnosis, address=away.address))
+        await until(lambda: late.is_welcome, "who comes later is welcome")
+        assert not late.connections[0].welcome["gap"]
 
 
 async def test_under_a_memory_alarm_publishes_are_refused_in_time_and_deliveries_go_on(

@@ -21,6 +21,7 @@ from tests.service.harness.proxy import Proxy
 from tests.service.harness.replica import SERVE, Replica
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, verdict
+from tests.support.amqp import address_of, through
 
 RELAYS_RECEIVED: Final = re.compile(r"^realtime_relays_received_total (\S+)$", re.MULTILINE)
 CONSUMES, PUBLISHES = b" consumes", b" publishes"
@@ -46,7 +47,7 @@ async def welcomed(
 
 async def behind(world: World, proxy: Proxy, program: Program) -> Replica:
     """A replica that speaks to its broker through a proxy."""
-    return await world.start_replica(program, amqp_url=f"{world.amqp_url_through(proxy)}?heartbeat=60")
+    return await world.start_replica(program, amqp_url=f"{through(world.amqp_url, proxy)}?heartbeat=60")
 
 
 async def a_dead_socket(world: World, program: Program) -> Verdict:
@@ -96,7 +97,7 @@ async def a_publisher_s_retry(world: World, program: Program) -> Verdict:
 
 async def a_death_before_the_relay(world: World, program: Program) -> Verdict:
     """The active replica dies when its clients proved events of which the other one was not told."""
-    async with Proxy(world.broker_address) as wire:
+    async with Proxy(address_of(world.amqp_url)) as wire:
         active, other = await asyncio.gather(behind(world, wire, program), world.start_replica(program))
         diagnosis, recorder = world.diagnosis(), await world.recorder()
         here = await welcomed(world, "client here", diagnosis, active)
@@ -116,7 +117,7 @@ async def a_death_before_the_relay(world: World, program: Program) -> Verdict:
 
 async def a_ghost(world: World, program: Program) -> Verdict:
     """What a replica relayed before it froze arrives when another one has led the stream for a while."""
-    async with Proxy(world.broker_address) as wire:
+    async with Proxy(address_of(world.amqp_url)) as wire:
         ghost, second, third = await asyncio.gather(
             behind(world, wire, program), world.start_replica(program), world.start_replica(program)
         )

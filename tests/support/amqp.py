@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
@@ -14,6 +15,7 @@ from realtime_service.adapters.rabbitmq.connecting import close, connect
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
 from realtime_service.adapters.rabbitmq.topology import FIXED, declare_topology
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
+from tests.service.harness.proxy import Proxy
 
 FEEDBACK = "diagnosis.feedback"
 KEY = "diagnosis.7"
@@ -95,6 +97,17 @@ async def until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await asyncio.sleep(0.01)
+
+
+def address_of(amqp_url: str) -> str:
+    """`host:port`, for a proxy."""
+    return urlsplit(amqp_url).netloc.rpartition("@")[2]
+
+
+def through(amqp_url: str, proxy: Proxy) -> str:
+    """The same broker, by way of a proxy."""
+    parts = urlsplit(amqp_url)
+    return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{proxy.address}").geturl()
 
 
 def nobody_there() -> str:

@@ -22,6 +22,7 @@ import structlog
 
 from contracts import topology
 from contracts.ids import DiagnosisId, EventId, parse_diagnosis_id
+from contracts.replicas import QueueLost
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
 from realtime_service.adapters.rabbitmq.backoff import delays
@@ -41,6 +42,7 @@ from realtime_service.adapters.rabbitmq.reading import (
     origin_of,
     read_event,
 )
+from realtime_service.adapters.rabbitmq.replicas import RabbitReplicas
 from realtime_service.domain.errors import BrokerUnavailable, DatabaseUnavailable, EventInvalid, PublishError
 from realtime_service.domain.ports import Ownership
 
@@ -116,6 +118,7 @@ class FirstContact:
         self._parking = parking
         self._arguments = arguments
         self._patience = patience = patience or Patience()
+        self._replicas = RabbitReplicas(publisher, topology.UNROUTED)
         self._barriers = Barriers(publisher, topology.UNROUTED, seconds=patience.bind_seconds)
         self.on_diagnosis: Callable[[DiagnosisId], None] = lambda _: None
         """Told of every diagnosis that got its queue."""
@@ -235,15 +238,21 @@ class FirstContact:
             await self._link.wait_up()
             try:
                 await self._provision(diagnosis, newcomer)
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, PublishError) as error:
                 log.warning("first_contact_interrupted", reason=str(error))
                 await asyncio.sleep(pause)
             else:
                 return
 
     async def _provision(self, diagnosis: DiagnosisId, newcomer: _Newcomer) -> None:
-        """Declare, forward, bind, forward what still came through here."""
+        """Declare, forward, bind, forward what still came through here.
+
+        There may have been one before: replicas that had it, and are away, would find the new one and see nothing.
+        """
         queue = NewQueue(self._link, self._publisher, self._arguments, diagnosis)
+        if not await queue.exists():
+            lost = QueueLost(sender=self._replicas.name, diagnosis_id=diagnosis)
+            await self._replicas.tell_room(diagnosis, lost)
         await queue.declare()
         forwarded = await self._until_nothing_comes(queue, newcomer)
         await queue.bind()

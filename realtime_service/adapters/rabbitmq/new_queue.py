@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final
 
 import structlog
-from aiormq.exceptions import ChannelPreconditionFailed
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp.common import FieldValue
 
 from contracts import topology
@@ -55,6 +55,20 @@ class NewQueue:
         self._name = topology.shared_queue(diagnosis)
         self._key = topology.routing_key(diagnosis)
         self._at_once = FORWARDED_AT_ONCE
+
+    async def exists(self) -> bool:
+        """Whether there is one of that name. Raises BrokerUnavailable."""
+        try:
+            with translated():
+                async with self._link.opening:
+                    channel = await self._link.channel()
+                    await channel.queue_declare(self._name, passive=True, timeout=RPC_TIMEOUT_SECONDS)
+                    await _close(channel)
+        except BrokerUnavailable as error:
+            if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                raise
+            return False
+        return True
 
     async def declare(self) -> None:
         """Declare it, durable and unbound. Raises BrokerUnavailable.

@@ -14,7 +14,6 @@ import asyncio
 import math
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -41,8 +40,10 @@ LEAVE_SECONDS: Final = 2.0
 CROWD: Final = 16
 """More diagnoses than this that wait to be bound are heard through one binding for all: it costs RabbitMQ 0.5–0.7 ms
 to make one (for a durable queue, RabbitMQ 3.10)."""
-REST: Final = 9.0
-"""Where nobody waits for a binding, the next comes after this many times what the last one took: some 100 a second."""
+SPREAD_SECONDS: Final = 60.0
+"""What nobody waits for is done one by one, spread over so long: each diagnosis of a crowd gets a binding of its own,
+and loses it when the crowd is gone."""
+MOST_PAUSE_SECONDS: Final = 0.05
 UNBIND_SECONDS: Final = 60.0
 """A client that comes back within this time finds its diagnosis bound still."""
 
@@ -54,16 +55,25 @@ OnEvicted = Callable[[str, EventId, str], None]
 class NodeQueue:
     """Consumes `realtime.node.<uuid>` and binds it for the diagnoses this replica watches."""
 
-    def __init__(self, link: BrokerLink, on_evicted: OnEvicted, on_message: OnMessage) -> None:
+    def __init__(
+        self,
+        link: BrokerLink,
+        on_evicted: OnEvicted,
+        on_message: OnMessage,
+        on_deaf: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_deaf` is told when the queue was gone, and all that waited in it."""
         self.name = topology.node_queue(str(uuid.uuid4()))
         self._link = link
         self._on_evicted = on_evicted
         self._on_replica_message = on_message
+        self._on_deaf = on_deaf
         self._watched: set[DiagnosisId] = set()
-        self._unwatched: dict[DiagnosisId, float] = {}  # when to unbind, on the loop's clock
-        self._bound: set[DiagnosisId] = set()
+        self._unwatched: dict[DiagnosisId, float] = {}  # when to unbind, on the loop's clock; in that order
+        self._bindings: dict[DiagnosisId, bool] = {}  # False: it is not known whether there is one
         self._missing: dict[DiagnosisId, None] = {}  # watched and not bound; first come, first bound
         self._hears_all = False  # through one binding
+        self._apart_by = 0.0  # when each ought to have its own, on the loop's clock
         self._changed = asyncio.Event()
         self._awaited: dict[DiagnosisId, asyncio.Future[None]] = {}  # bindings that somebody waits for
         self._binding: asyncio.Task[None] | None = None
@@ -75,9 +85,12 @@ class NodeQueue:
         if self._binding is not None:
             self._binding.cancel()
         if not await self._exists(connection):
-            self._bound.clear()
+            self._bindings.clear()
+            self._unwatched.clear()
             self._missing = dict.fromkeys(self._watched)
             self._hears_all = False
+            if self._channel is not None:
+                self._on_deaf()
         channel = connection.channel()
         await channel.queue_declare(
             self.name, durable=True, arguments=dict(topology.NODE_ARGUMENTS), timeout=RPC_TIMEOUT_SECONDS
@@ -92,13 +105,14 @@ class NodeQueue:
         """Hear of evictions from this diagnosis' queues, from some milliseconds on."""
         self._unwatched.pop(diagnosis, None)
         self._watched.add(diagnosis)
-        if diagnosis not in self._bound:
+        if not self._bindings.get(diagnosis):
             self._missing[diagnosis] = None
-            self._changed.set()
+            if not self._hears_all:
+                self._changed.set()
 
     def is_bound(self, diagnosis: DiagnosisId) -> bool:
         """Whether what is said to this diagnosis' replicas reaches this one."""
-        return self._hears_all or diagnosis in self._bound
+        return self._hears_all or self._bindings.get(diagnosis, False)
 
     async def bound(self, diagnosis: DiagnosisId) -> None:
         """Return once it is."""
@@ -112,8 +126,10 @@ class NodeQueue:
         self._watched.discard(diagnosis)
         self._missing.pop(diagnosis, None)
         self._wake(diagnosis)
-        self._unwatched[diagnosis] = asyncio.get_running_loop().time() + UNBIND_SECONDS
-        self._changed.set()
+        if diagnosis in self._bindings:  # not so where all were heard
+            if not self._unwatched:
+                self._changed.set()
+            self._unwatched[diagnosis] = asyncio.get_running_loop().time() + UNBIND_SECONDS
 
     def expect(self, diagnosis: DiagnosisId) -> "asyncio.Future[None]":
         """A future for the door's next answer about a diagnosis."""
@@ -152,11 +168,9 @@ class NodeQueue:
                 channel = connection.channel()
                 self._link.depend_on(channel, connection)
                 await channel.queue_bind(self.name, topology.NODES, ALL_REPLICAS)
-                if (
-                    not self._hears_all
-                ):  # another connection may have been lost while it was about to end that
+                if not self._hears_all:  # but its end may have been lost with another connection
                     await channel.queue_unbind(self.name, topology.NODES, topology.ANY_DIAGNOSIS)
-                rested = 0.0  # from when on, on the loop's clock
+                rested = 0.0
                 while True:
                     self._changed.clear()
                     if self._missing and not self._hears_all:
@@ -173,43 +187,55 @@ class NodeQueue:
             return
         await channel.queue_bind(self.name, topology.NODES, topology.ANY_DIAGNOSIS)
         self._hears_all = True
+        self._apart_by = asyncio.get_running_loop().time() + SPREAD_SECONDS
         for diagnosis in list(self._awaited):
             self._wake(diagnosis)
 
     async def _tidy(self, channel: Channel, rested: float) -> float:
-        """Do one thing that nobody waits for, if there is one and this has rested; else wait for either.
+        """Do what nobody waits for, if there is something and this has rested; else wait until then, or for a change.
 
-        Returns from when on it will have rested.
+        Returns from when on it will have rested, on the loop's clock: so that everything is done in time.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        due = next(iter(self._unwatched.values()), math.inf)
-        when = max(rested, began if self._hears_all else due)
-        if when > began:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(when if when < math.inf else None):
-                    await self._changed.wait()
+        when = rested if self._hears_all else max(rested, self._due())
+        if await self._changes_before(when):
             return rested
-        if self._missing:
+        began, pause = loop.time(), MOST_PAUSE_SECONDS
+        if self._due() <= began:
+            pause = min(pause, SPREAD_SECONDS / len(self._unwatched))
+            await self._unbind(channel, next(iter(self._unwatched)))
+        if self._hears_all and self._missing:
+            pause = min(pause, (self._apart_by - began) / len(self._missing))
             await self._bind(channel, next(iter(self._missing)))
         elif self._hears_all:
             self._hears_all = False  # first: who comes meanwhile has to wait
             await channel.queue_unbind(self.name, topology.NODES, topology.ANY_DIAGNOSIS)
-        else:
-            await self._unbind(channel, next(iter(self._unwatched)))
-        return loop.time() + REST * (loop.time() - began)
+        return began + pause
+
+    def _due(self) -> float:
+        """When the next is to be unbound."""
+        return next(iter(self._unwatched.values()), math.inf)
+
+    async def _changes_before(self, when: float) -> bool:
+        try:
+            async with asyncio.timeout_at(when if when < math.inf else None):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _bind(self, channel: Channel, diagnosis: DiagnosisId) -> None:
+        self._bindings[diagnosis] = False
         await channel.queue_bind(self.name, topology.NODES, topology.routing_key(diagnosis))
-        self._bound.add(diagnosis)
+        self._bindings[diagnosis] = True
         self._missing.pop(diagnosis, None)
         self._wake(diagnosis)
 
     async def _unbind(self, channel: Channel, diagnosis: DiagnosisId) -> None:
-        del self._unwatched[diagnosis]
-        if diagnosis in self._bound:  # not so where all were heard until it left
-            self._bound.discard(diagnosis)  # first: who watches it again meanwhile has to wait
-            await channel.queue_unbind(self.name, topology.NODES, topology.routing_key(diagnosis))
+        self._bindings[diagnosis] = False  # first: who watches it again meanwhile has to wait
+        await channel.queue_unbind(self.name, topology.NODES, topology.routing_key(diagnosis))
+        del self._bindings[diagnosis]
+        self._unwatched.pop(diagnosis, None)
 
     def _wake(self, diagnosis: DiagnosisId) -> None:
         """Let those who wait for a binding look again."""

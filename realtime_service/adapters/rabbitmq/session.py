@@ -259,9 +259,10 @@ class QueueSession:
 
     async def _consume(self, *, made: bool) -> None:
         channel = await self._link.channel()
-        self._channel = channel
 
         def found(ready: int) -> None:
+            """From here on it is this session's; what was settled before is not to be acknowledged on it."""
+            self._channel = channel
             channel.on_closed, channel.on_cancelled = self._on_closed, self._on_cancelled
             self._generation += 1
             self._settled = self._acknowledged = 0
@@ -269,10 +270,14 @@ class QueueSession:
             self._listener.opened(self._generation, ready, full=full, made=made or self._deleted)
             self._deleted = False
 
-        channel.basic_qos(prefetch_count=WINDOW_EVENTS)
-        self.consumers = await channel.find_and_consume(
-            self._source.queue, found, self._on_message, timeout=RPC_TIMEOUT_SECONDS
-        )
+        try:
+            channel.basic_qos(prefetch_count=WINDOW_EVENTS)
+            self.consumers = await channel.find_and_consume(
+                self._source.queue, found, self._on_message, timeout=RPC_TIMEOUT_SECONDS
+            )
+        finally:
+            if self._channel is not channel:
+                await self._link.close(channel)
         self._opened.set()
 
     # Losing

@@ -31,7 +31,7 @@ _ids: Final = count(1_000_000)
 
 
 class Link(BrokerLink):
-    """A link on which something may happen just before the door declares (1) or binds (2) its first queue."""
+    """A link on which something may happen before the door looks for (1), declares (2) or binds (3) its first queue."""
 
     opened = 0
 
@@ -320,6 +320,26 @@ async def test_a_queue_that_another_connection_owns_is_that_diagnosis_problem_al
             assert await door.numbers(taken) == [0, 1, 2]
 
 
+async def test_replicas_are_told_of_a_queue_that_was_not_there_and_of_no_other(
+    door: Door, channel: AbstractChannel
+) -> None:
+    """They may have had one of that name, and be away."""
+    new, known = door.diagnosis(), door.diagnosis()
+    async with door.serving():
+        heard = await channel.declare_queue(exclusive=True)
+        for diagnosis in (new, known):
+            await heard.bind(topology.NODES, topology.routing_key(diagnosis))
+        await channel.declare_queue(topology.shared_queue(known), durable=True)
+        await door.publish(new, [1])
+        await door.publish(known, [1])
+        await door.is_provisioned(new)
+        await door.is_provisioned(known)
+    said = await take_all(channel, heard.name)
+    assert [(message.type, json.loads(message.body)["diagnosis_id"]) for message in said] == [
+        ("queue_lost", new)
+    ]
+
+
 async def test_nothing_is_bound_while_an_event_is_on_its_way_to_the_door(door: Door) -> None:
     known, unknown = door.diagnosis(), door.diagnosis(known=False)
     for diagnosis, number in ((known, 1), (unknown, 1), (unknown, 2), (known, 2)):
@@ -354,7 +374,7 @@ async def test_what_comes_while_it_is_bound_is_let_in_before_the_door_is_done_wi
     known, unknown = door.diagnosis(), door.diagnosis(known=False)
 
     async def before(opening: int) -> None:
-        if opening == 2:
+        if opening == 3:
             await door.publish(unknown, [1, 2])
             await door.publish(known, [2])
 

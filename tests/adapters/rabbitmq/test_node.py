@@ -15,7 +15,8 @@ from realtime_service.adapters.rabbitmq import node as node_queue
 from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.node import CROWD, NodeQueue
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
-from tests.support.amqp import connected, ctl, make_topology, remove_topology, until
+from tests.service.harness.proxy import Proxy
+from tests.support.amqp import address_of, connected, ctl, make_topology, remove_topology, through, until
 
 FEW = [DiagnosisId(number) for number in range(1, 11)]
 MANY = [DiagnosisId(number) for number in range(1, 200)]
@@ -89,6 +90,12 @@ async def _running(replica: Replica) -> AsyncIterator[None]:
         await asyncio.wait([running])
 
 
+def at_once(monkeypatch: pytest.MonkeyPatch, *, pause: float = 0.0) -> None:
+    """Let it do what nobody waits for, one thing after the other."""
+    monkeypatch.setattr(node_queue, "SPREAD_SECONDS", 1e9)
+    monkeypatch.setattr(node_queue, "MOST_PAUSE_SECONDS", pause)
+
+
 def own(diagnoses: Iterable[DiagnosisId]) -> set[str]:
     """The keys of these diagnoses, and that of all replicas."""
     return {ALL_REPLICAS, *map(topology.routing_key, diagnoses)}
@@ -105,7 +112,7 @@ async def test_a_few_are_bound_one_by_one_and_strangers_are_not_heard(replica: R
 async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_queue, "REST", 0.0)
+    at_once(monkeypatch)
     await replica.watch(MANY)
     await replica.say([STRANGER, *MANY])
     await until(lambda: len(replica.heard) == 1 + len(MANY))
@@ -120,7 +127,7 @@ async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
 async def test_a_crowd_costs_the_broker_a_handful_of_bindings_before_it_is_let_in(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_queue, "REST", 1e9)  # after the first, nothing is done that nobody waits for
+    at_once(monkeypatch, pause=1e9)  # after the first, nothing is done that nobody waits for
     await replica.watch(MANY)
     keys = await replica.keys()
     assert topology.ANY_DIAGNOSIS in keys
@@ -132,7 +139,7 @@ async def test_a_crowd_costs_the_broker_a_handful_of_bindings_before_it_is_let_i
 async def test_who_comes_after_a_crowd_is_bound_at_once(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_queue, "REST", 0.0)
+    at_once(monkeypatch)
     await replica.watch(MANY)
     await replica.until_keys(own(MANY))
     await replica.watch([STRANGER])
@@ -142,7 +149,7 @@ async def test_who_comes_after_a_crowd_is_bound_at_once(
 async def test_a_crowd_that_left_before_it_was_bound_leaves_nothing(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_queue, "REST", 0.0)
+    at_once(monkeypatch)
     monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.0)
     await replica.watch(MANY)
     for diagnosis in MANY[3:]:
@@ -168,7 +175,7 @@ async def test_who_comes_back_in_time_is_bound_still_and_others_are_forgotten(
 async def test_a_lost_connection_in_the_middle_of_a_crowd_changes_nothing(
     node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_queue, "REST", 0.1)
+    at_once(monkeypatch, pause=0.01)
     await replica.watch(MANY)
     await ctl(node, "close_all_connections", "the test")
     await until(lambda: not replica.link.is_up)
@@ -185,10 +192,55 @@ async def test_a_lost_connection_in_the_middle_of_a_crowd_changes_nothing(
 async def test_a_queue_that_is_gone_is_made_again_and_hears_the_whole_crowd(
     node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_queue, "REST", 0.0)
+    at_once(monkeypatch)
     await replica.watch(MANY)
     await replica.until_keys(own(MANY))
     await ctl(node, "delete_queue", replica.queue.name)
     await replica.until_keys(own(MANY))
     await replica.say(MANY)
     await until(lambda: replica.heard == MANY)
+
+
+async def test_who_comes_and_goes_all_the_time_leaves_nothing_behind(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crowd, and with no time that nobody comes in."""
+    monkeypatch.setattr(node_queue, "SPREAD_SECONDS", 1.0)
+    monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.2)
+    await replica.watch(MANY)
+    later = [DiagnosisId(number) for number in range(1000, 1400)]
+    for gone, comes in zip([*MANY, *later], later, strict=False):
+        replica.queue.unwatch(gone)
+        replica.queue.watch(comes)
+        await asyncio.sleep(0.005)
+    assert not replica.queue.is_bound(STRANGER), (
+        "the crowd's binding is gone, though others came all the time"
+    )
+    left = [*MANY, *later][len(later) :]
+    await replica.until_keys(own(left))
+
+
+@pytest.mark.parametrize("under_way", ["bind", "unbind"])
+async def test_a_change_that_is_under_way_when_the_connection_is_lost_is_made_in_the_end(
+    node: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch, under_way: str
+) -> None:
+    monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.0)
+    async with connected(node.amqp_url) as (_, channel), Proxy(address_of(node.amqp_url)) as wire:
+        await remove_topology(channel)
+        await make_topology(node.amqp_url)
+        link = BrokerLink(through(node.amqp_url, wire), "node test")
+        replica = Replica(node, link, channel)
+        async with _running(replica):
+            if under_way == "bind":
+                wire.swallow(to_client=True)
+                replica.queue.watch(STRANGER)
+                await replica.until_keys(own([STRANGER]))
+            else:
+                await replica.watch([STRANGER])
+                wire.swallow(to_client=True)
+            replica.queue.unwatch(STRANGER)
+            wire.cut()
+            await until(lambda: not link.is_up)
+            await link.wait_up()
+            await replica.until_keys(own([]))
+            assert not replica.queue.is_bound(STRANGER)

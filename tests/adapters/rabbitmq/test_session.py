@@ -23,7 +23,8 @@ from realtime_service.adapters.rabbitmq.reading import Occurrences
 from realtime_service.adapters.rabbitmq.session import SOON_EVENTS, MakeQueue, QueueSession, Source
 from realtime_service.domain.window import WINDOW_EVENTS
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
-from tests.support.amqp import QUEUE, until
+from tests.service.harness.proxy import Proxy
+from tests.support.amqp import QUEUE, address_of, through, until
 from tests.support.listener import Listener
 
 
@@ -112,6 +113,52 @@ async def test_a_burst_does_not_wait_for_acknowledgements_to_be_gathered(
         assert (await session.depth()).ready == SOON_EVENTS
         session.settle(1, listener.tags[SOON_EVENTS - 1])
         await until(lambda: len(listener.tags) == WINDOW_EVENTS + SOON_EVENTS)
+
+
+async def test_what_was_settled_on_a_lost_channel_is_not_acknowledged_on_the_next_one(
+    node: PrivateRabbitMQ, channel: AbstractChannel, publisher: ConfirmedPublisher, make: MakeQueue
+) -> None:
+    """A new channel's first delivery has the number of an old one's; what was proven of the old is no proof of it."""
+
+    class Settling(Listener):
+        """Goes on settling what it knew of when the channel was lost."""
+
+        is_lost = False
+
+        def lost(self) -> None:
+            self.is_lost = True
+
+        async def until_opened_again(self) -> None:
+            await until(lambda: self.is_lost)
+            while len(self.openings) < 2:
+                session.settle(1, 5)
+                session.acknowledge()
+                await asyncio.sleep(0.001)
+
+    queue = await channel.declare_queue(QUEUE, durable=True)
+    for _ in range(10):
+        await channel.default_exchange.publish(Message(b"anything"), QUEUE)
+    listener = Settling()
+    async with Proxy(address_of(node.amqp_url)) as wire:
+        link = BrokerLink(through(node.amqp_url, wire), "session test")
+        running = asyncio.create_task(link.run(nothing))
+        session = session_of(link, publisher, make, listener)
+        try:
+            session.open()
+            await until(lambda: len(listener.tags) == 10)
+            session.settle(1, 3)
+            session.acknowledge()
+            wire.delay_seconds = 0.05
+            session.renew()
+            await listener.until_opened_again()
+            await until(lambda: len(listener.tags) == 17)
+        finally:
+            await session.release()
+            running.cancel()
+            await asyncio.wait([running])
+    left = await channel.declare_queue(QUEUE, durable=True, passive=True)
+    assert left.declaration_result.message_count == 7
+    await queue.purge()
 
 
 async def test_of_many_that_are_released_a_few_close_at_a_time(

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 import jwt
@@ -21,7 +21,6 @@ from contracts.topology import EVENTS, QueueType, backlog_arguments, device_key
 from tests.service.harness.checker import Audience, Verdict, check
 from tests.service.harness.clients import LocalClient, ProcessClient
 from tests.service.harness.history import proven_of
-from tests.service.harness.proxy import Proxy
 from tests.service.harness.recorder import Recorder
 from tests.service.harness.replica import SERVE, Replica
 from tests.service.harness.waiting import until
@@ -90,16 +89,6 @@ class World:
         self._stack.push_async_callback(stop_cleanly, replica)
         self.replica = replica
         return replica
-
-    @property
-    def broker_address(self) -> str:
-        """`host:port`, for a proxy."""
-        return urlsplit(self.amqp_url).netloc.rpartition("@")[2]
-
-    def amqp_url_through(self, proxy: Proxy) -> str:
-        """The broker, for a replica that speaks to it through a proxy."""
-        parts = urlsplit(self.amqp_url)
-        return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{proxy.address}").geturl()
 
     def settings(self, **settings: object) -> dict[str, str]:
         """A replica's environment; names without the prefix."""
