@@ -42,8 +42,9 @@ __all__ = [
 CONNECT_SECONDS: Final = 10.0
 """TCP, TLS and the AMQP hand-shake together; a broker that is stopped still accepts TCP."""
 
-BROKER_ERRORS: Final = (AMQPError, PAMQPException, OSError, RuntimeError)
-"""What is raised when the broker is away or an AMQP channel is closed."""
+BROKER_ERRORS: Final = (AMQPError, PAMQPException, OSError, RuntimeError, StopAsyncIteration)
+"""What is raised when the broker is away or an AMQP channel is closed; the last by aiormq 7.2, for one that hung up
+before it was said a word."""
 
 _VHOST: Final = "it refused the virtual host, or takes no more connections"
 _PLAIN: Final[tuple[tuple[type[BaseException], str], ...]] = (

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
+from realtime_service.adapters.rabbitmq import publishing_connection
 from realtime_service.adapters.rabbitmq.publishing import ConfirmedPublisher
-from realtime_service.domain.errors import PublishError
+from realtime_service.domain.errors import BrokerUnavailable, PublishError
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.support.amqp import (
     alarmed,
@@ -83,6 +85,22 @@ async def test_a_broker_that_is_away_is_an_error_within_the_time_given() -> None
         f"message 'an id' to exchange 'diagnosis.feedback' was not confirmed: no connection to the broker at {address}"
         " within 0.7 s, connection refused. Check that it runs there and that the AMQP URL is right"
     )
+
+
+async def test_one_that_hangs_up_before_it_was_said_a_word_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy whose broker is away does."""
+    create = publishing_connection._Socket.create
+
+    async def create_and_wait(*given: Any, **more: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await create(*given, **more)
+        await until(reader.at_eof)
+        return reader, writer
+
+    monkeypatch.setattr(publishing_connection._Socket, "create", create_and_wait)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        url = f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(BrokerUnavailable, match="it cannot be reached"):
+            await publishing_connection.connect(url, name="test")
 
 
 async def test_a_wrong_password_is_told_and_not_shown(node: PrivateRabbitMQ) -> None:
