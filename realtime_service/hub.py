@@ -205,8 +205,7 @@ class _Listener:
             self._hub.metrics.queues_lost.inc()
             log.warning("queue_lost", diagnosis=hashed(room.diagnosis), device=self._key is not SHARED)
         if self._current:
-            full = full or (made and not first)
-            effects += room.opened(self._key, generation, ready, full=full, made=made)
+            effects += room.opened(self._key, generation, ready, full=full or (made and not first))
         self._hub.perform(self._place, effects)
         if self._key is SHARED and not first:
             self._hub.neighbours.back(self._place)

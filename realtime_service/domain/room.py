@@ -185,9 +185,8 @@ class Room:
         "_arriving",
         "_barrier",
         "_late",
-        "_lost_unseen",
-        "_made",
         "_members",
+        "_queue_lost",
         "_unnamed",
         "acquainted",
         "consuming",
@@ -211,8 +210,7 @@ class Room:
         """All other replicas with clients of this diagnosis are among `peers`."""
         self.consuming = False
         """The shared session is open: the broker counts this replica among those that it may activate."""
-        self._made = False  # the shared queue, for this channel: it was seen that there was none
-        self._lost_unseen = False  # it is another one than before, and those here are to be told
+        self._queue_lost = False  # the shared one; those here are to be told
         self._barrier: int | None = None  # the generation whose deliveries wait for it
         self._arriving: dict[ConnectionId, _Arrival] = {}  # members that do not get the shared stream yet
         self._late = 0  # how many members are
@@ -431,26 +429,21 @@ class Room:
         if window := self.window(session):
             window.lost()
         if session is SHARED:
-            self.consuming = self.stream.leading = self.stream.whole = self._made = False
+            self.consuming = self.stream.leading = self.stream.whole = False
             self._barrier = None
             for device in self.devices.values():
                 device.bounded = False
 
-    def opened(
-        self, session: SessionKey, generation: int, ready: int, *, full: bool, made: bool = False
-    ) -> list[Effect]:
-        """A session is about to consume; `ready` events wait. A full queue may have dropped events before.
-
-        `made`: the queue was not there, and is another one now.
-        """
+    def opened(self, session: SessionKey, generation: int, ready: int, *, full: bool) -> list[Effect]:
+        """A session is about to consume; `ready` events wait. A full queue may have dropped events before."""
         window = self.window(session)
         if window is None:
             return []
         self.lost(session)
         window.opened(generation, ready, full=full)
         if session is SHARED:
-            self.consuming, self._made = True, made
-            full, self._lost_unseen = full or self._lost_unseen, False
+            self.consuming = True
+            full, self._queue_lost = full or self._queue_lost, False
             window.resume()
         effects = self._tell_gap("full", session) if full else []
         if session is SHARED:
@@ -460,13 +453,11 @@ class Room:
         return effects
 
     def queue_lost(self) -> bool:
-        """The shared queue was gone, and is about to be made. Returns whether it must be opened again because of that.
+        """The shared queue is gone, and about to be made. Returns whether it must be opened again because of that.
 
-        Those here are told once it is open, if it was open before and its loss was not seen.
+        Those here are told once it is open, if it was open before.
         """
-        if self._made or not self.shared.generation:
-            return False
-        self._lost_unseen = True
+        self._queue_lost = self.shared.generation > 0
         return self.consuming
 
     def deaf(self) -> list[Effect]:

@@ -43,22 +43,14 @@ class Hub:
         return rest
 
     def open(
-        self,
-        session: SessionKey,
-        ready: int = 0,
-        *,
-        generation: int = 1,
-        full: bool = False,
-        made: bool = False,
+        self, session: SessionKey, ready: int = 0, *, generation: int = 1, full: bool = False
     ) -> list[Effect]:
         self._tags[session] = 0
-        return self.perform(self.room.opened(session, generation, ready, full=full, made=made))
+        return self.perform(self.room.opened(session, generation, ready, full=full))
 
-    def reopen(
-        self, session: SessionKey, ready: int = 0, *, full: bool = False, made: bool = False
-    ) -> list[Effect]:
+    def reopen(self, session: SessionKey, ready: int = 0, *, full: bool = False) -> list[Effect]:
         self.room.lost(session)
-        return self.open(session, ready, generation=2, full=full, made=made)
+        return self.open(session, ready, generation=2, full=full)
 
     def join(self, name: str, *, mode: ReceiptMode = "pong", user: UserId = OWNER) -> Member:
         member = Member.of(ConnectionId(name), user, mode)
@@ -688,13 +680,11 @@ def test_a_queue_that_was_lost_unseen_while_it_was_open_has_to_be_opened_again(h
     assert hub.reopen(SHARED) == [TellGap((anna,), None)]
 
 
-def test_who_saw_that_the_queue_was_gone_is_not_told_of_it_again(hub: Hub) -> None:
+def test_who_sees_that_the_queue_is_gone_is_told_of_it_once(hub: Hub) -> None:
     anna = hub.join("anna")
     hub.room.lost(SHARED)
     hub.room.queue_lost()
-    assert hub.open(SHARED, generation=2, full=True, made=True) == [TellGap((anna,), None)]
-    assert not hub.room.queue_lost()
-    assert hub.reopen(SHARED) == []
+    assert hub.open(SHARED, generation=2, full=True) == [TellGap((anna,), None)]
 
 
 def test_a_queue_that_was_gone_before_anybody_was_here_is_no_gap() -> None:
@@ -702,8 +692,7 @@ def test_a_queue_that_was_gone_before_anybody_was_here_is_no_gap() -> None:
     room = Room(DiagnosisId(1))
     room.join(Member.of(ConnectionId("anna"), OWNER))
     assert not room.queue_lost()
-    assert room.opened(SHARED, 1, 0, full=False, made=True) == []
-    assert not room.queue_lost()
+    assert room.opened(SHARED, 1, 0, full=False) == []
 
 
 def test_who_hears_nothing_of_other_replicas_may_have_missed_something(hub: Hub) -> None:
