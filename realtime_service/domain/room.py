@@ -359,6 +359,7 @@ class Room:
             )
         effects = self._tell_gap_at(stamp, "hole") if verdict is Verdict.HOLE else []
         self.shared.remaining = max(0, self.shared.remaining - 1)
+        self.shared.caught_up()
         if (self._unnamed or self._arriving or self._seeding()) and (
             record := self.shared.relayed(event, stamp, repeated=repeated)
         ):
@@ -440,10 +441,11 @@ class Room:
         if window is None:
             return []
         self.lost(session)
+        if session is SHARED:
+            full, self._queue_lost = full or self._queue_lost, False
+            self.consuming = True
         window.opened(generation, ready, full=full)
         if session is SHARED:
-            self.consuming = True
-            full, self._queue_lost = full or self._queue_lost, False
             window.resume()
         effects = self._tell_gap("full", session) if full else []
         if session is SHARED:
@@ -462,7 +464,10 @@ class Room:
 
     def deaf(self) -> list[Effect]:
         """What was said to this replica may be lost: events that others relayed, and that some were evicted."""
-        return self._tell_gap("hole") if self.shared.generation else []
+        if not self.shared.generation:
+            return []
+        self.shared.overflowed = True
+        return self._tell_gap("hole")
 
     def shared_depth(self, device_key: str, ready: int) -> list[Effect]:
         """`ready` events were in the shared queue after a new device's queue was bound: wait for these, no longer."""

@@ -146,9 +146,14 @@ class SessionWindow:
                 if self._let_go is None:  # most windows are empty, and each has some
                     self._let_go = []
                 self._let_go.append(record.event)
-        if last is not None and self.overflowed and not self.pending:
-            self.overflowed = False
+        if last is not None:
+            self.caught_up()
         return last
+
+    def caught_up(self) -> None:
+        """An event is through: if nothing waits behind it, nothing is missing before what waits."""
+        if self.overflowed and not self.pending:
+            self.overflowed = False
 
     def let_go(self) -> list[Event]:
         """The events that were settled since this was asked last."""

@@ -7,6 +7,7 @@ import pytest
 from contracts.ids import ConnectionId, DiagnosisId, EventId, UserId
 from contracts.messages import ReceiptMode
 from realtime_service.domain.event import Event
+from realtime_service.domain.relays import Stamp
 from realtime_service.domain.room import SHARED, Effect, Member, Park, Room, Send, SessionKey, Settle, TellGap
 from realtime_service.domain.window import WINDOW_BYTES
 
@@ -668,9 +669,26 @@ def test_a_queue_whose_loss_was_not_seen_is_a_gap_once_it_is_open_again(hub: Hub
     hub.room.lost(SHARED)
     assert not hub.room.queue_lost(), "it is about to be opened"
     assert not hub.room.queue_lost(), "said twice"
-    assert hub.open(SHARED, generation=2) == [TellGap((anna,), None)]
-    assert not hub.room.gap_for(hub.join("late"))
+    while_away = hub.join("while away")
+    assert hub.open(SHARED, generation=2) == [TellGap((anna, while_away), None)]
+    assert hub.room.gap_for(while_away), "its welcome comes then"
     assert hub.reopen(SHARED) == []
+
+
+@pytest.mark.parametrize("leading", [True, False])
+def test_a_gap_is_over_for_newcomers_once_something_came_through_and_nothing_waits(
+    hub: Hub, *, leading: bool
+) -> None:
+    anna = hub.join("anna")
+    hub.reopen(SHARED, 1, full=True)
+    assert hub.room.gap_for(hub.join("early"))
+    if leading:
+        hub.deliver("a")
+        assert hub.room.gap_for(hub.join("between"))
+        hub.proves(anna)
+    else:
+        hub.perform(hub.room.relayed(event("a"), Stamp(1, 1)))
+    assert not hub.room.gap_for(hub.join("late"))
 
 
 def test_a_queue_that_was_lost_unseen_while_it_was_open_has_to_be_opened_again(hub: Hub) -> None:

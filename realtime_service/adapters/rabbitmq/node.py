@@ -41,8 +41,8 @@ CROWD: Final = 16
 """More diagnoses than this that wait to be bound are heard through one binding for all: it costs RabbitMQ 0.5–0.7 ms
 to make one (for a durable queue, RabbitMQ 3.10)."""
 SPREAD_SECONDS: Final = 60.0
-"""What nobody waits for is done one by one, spread over so long: each diagnosis of a crowd gets a binding of its own,
-and loses it when the crowd is gone."""
+"""What nobody waits for is done one by one: each diagnosis of a crowd gets a binding of its own within so long, and
+loses it some minutes after the crowd is gone."""
 MOST_PAUSE_SECONDS: Final = 0.05
 UNBIND_SECONDS: Final = 60.0
 """A client that comes back within this time finds its diagnosis bound still."""
@@ -68,6 +68,7 @@ class NodeQueue:
         self._on_evicted = on_evicted
         self._on_replica_message = on_message
         self._on_deaf = on_deaf
+        self._deaf = False  # the queue was gone, and `on_deaf` was not told yet
         self._watched: set[DiagnosisId] = set()
         self._unwatched: dict[DiagnosisId, float] = {}  # when to unbind, on the loop's clock; in that order
         self._bindings: dict[DiagnosisId, bool] = {}  # False: it is not known whether there is one
@@ -89,8 +90,7 @@ class NodeQueue:
             self._unwatched.clear()
             self._missing = dict.fromkeys(self._watched)
             self._hears_all = False
-            if self._channel is not None:
-                self._on_deaf()
+            self._deaf = self._deaf or self._channel is not None
         channel = connection.channel()
         await channel.queue_declare(
             self.name, durable=True, arguments=dict(topology.NODE_ARGUMENTS), timeout=RPC_TIMEOUT_SECONDS
@@ -99,6 +99,9 @@ class NodeQueue:
         await channel.basic_consume(self.name, self._on_message, timeout=RPC_TIMEOUT_SECONDS)
         self._link.depend_on(channel, connection)
         self._channel = channel
+        if self._deaf:
+            self._deaf = False
+            self._on_deaf()
         self._binding = asyncio.create_task(self._keep_bound(connection), name="bind the node queue")
 
     def watch(self, diagnosis: DiagnosisId) -> None:
@@ -167,9 +170,9 @@ class NodeQueue:
             with translated():
                 channel = connection.channel()
                 self._link.depend_on(channel, connection)
-                await channel.queue_bind(self.name, topology.NODES, ALL_REPLICAS)
+                await self._add(channel, ALL_REPLICAS)
                 if not self._hears_all:  # but its end may have been lost with another connection
-                    await channel.queue_unbind(self.name, topology.NODES, topology.ANY_DIAGNOSIS)
+                    await self._remove(channel, topology.ANY_DIAGNOSIS)
                 rested = 0.0
                 while True:
                     self._changed.clear()
@@ -179,13 +182,16 @@ class NodeQueue:
                         rested = await self._tidy(channel, rested)
         except BrokerUnavailable as error:
             log.warning("node_binding_stopped", reason=str(error))
+        except Exception as error:
+            log.exception("node_binding_failed", error=type(error).__name__)
+        connection.end()  # or clients would wait for bindings that nobody makes
 
     async def _let_in(self, channel: Channel) -> None:
         """Bind for those who wait: for one of them, or for the whole crowd."""
         if len(self._missing) <= CROWD:
             await self._bind(channel, next(iter(self._missing)))
             return
-        await channel.queue_bind(self.name, topology.NODES, topology.ANY_DIAGNOSIS)
+        await self._add(channel, topology.ANY_DIAGNOSIS)
         self._hears_all = True
         self._apart_by = asyncio.get_running_loop().time() + SPREAD_SECONDS
         for diagnosis in list(self._awaited):
@@ -194,7 +200,7 @@ class NodeQueue:
     async def _tidy(self, channel: Channel, rested: float) -> float:
         """Do what nobody waits for, if there is something and this has rested; else wait until then, or for a change.
 
-        Returns from when on it will have rested, on the loop's clock: so that everything is done in time.
+        Returns from when on it will have rested, on the loop's clock: the more there is to do, the sooner.
         """
         loop = asyncio.get_running_loop()
         when = rested if self._hears_all else max(rested, self._due())
@@ -209,7 +215,7 @@ class NodeQueue:
             await self._bind(channel, next(iter(self._missing)))
         elif self._hears_all:
             self._hears_all = False  # first: who comes meanwhile has to wait
-            await channel.queue_unbind(self.name, topology.NODES, topology.ANY_DIAGNOSIS)
+            await self._remove(channel, topology.ANY_DIAGNOSIS)
         return began + pause
 
     def _due(self) -> float:
@@ -226,16 +232,22 @@ class NodeQueue:
 
     async def _bind(self, channel: Channel, diagnosis: DiagnosisId) -> None:
         self._bindings[diagnosis] = False
-        await channel.queue_bind(self.name, topology.NODES, topology.routing_key(diagnosis))
+        await self._add(channel, topology.routing_key(diagnosis))
         self._bindings[diagnosis] = True
         self._missing.pop(diagnosis, None)
         self._wake(diagnosis)
 
     async def _unbind(self, channel: Channel, diagnosis: DiagnosisId) -> None:
         self._bindings[diagnosis] = False  # first: who watches it again meanwhile has to wait
-        await channel.queue_unbind(self.name, topology.NODES, topology.routing_key(diagnosis))
+        await self._remove(channel, topology.routing_key(diagnosis))
         del self._bindings[diagnosis]
         self._unwatched.pop(diagnosis, None)
+
+    async def _add(self, channel: Channel, key: str) -> None:
+        await channel.queue_bind(self.name, topology.NODES, key, timeout=RPC_TIMEOUT_SECONDS)
+
+    async def _remove(self, channel: Channel, key: str) -> None:
+        await channel.queue_unbind(self.name, topology.NODES, key, timeout=RPC_TIMEOUT_SECONDS)
 
     def _wake(self, diagnosis: DiagnosisId) -> None:
         """Let those who wait for a binding look again."""

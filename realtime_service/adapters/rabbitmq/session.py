@@ -205,7 +205,7 @@ class QueueSession:
             ready = self._link.is_up and self._source.is_ready(self._source)
             if not ready and not await self._unless_released(self._until_ready()):
                 return
-            pause = next(pauses)
+            pause, generation = next(pauses), self._generation
             try:
                 with translated():
                     async with self._link.opening:
@@ -214,6 +214,8 @@ class QueueSession:
                             return
                 continue
             except BrokerUnavailable as error:
+                if self._generation != generation:
+                    made = False  # it was said
                 if not isinstance(error.__cause__, ChannelNotFoundEntity):
                     log.warning("session_not_opened", reason=str(error))
                 else:

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
+from structlog.testing import capture_logs
 
 from contracts import topology
 from contracts.ids import DiagnosisId
 from contracts.replicas import ALL_REPLICAS, Bye, ReplicaMessage
 from realtime_service.adapters.rabbitmq import node as node_queue
+from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.node import CROWD, NodeQueue
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
@@ -31,7 +35,12 @@ class Replica:
         self.channel = channel
         self.link = link
         self.heard: list[int] = []
-        self.queue = NodeQueue(link, lambda *_: None, self._hear)
+        self.deaf = 0
+        """How often it was told that it missed something."""
+        self.queue = NodeQueue(link, lambda *_: None, self._hear, self._miss)
+
+    def _miss(self) -> None:
+        self.deaf += 1
 
     def _hear(self, message: ReplicaMessage) -> None:
         assert isinstance(message, Bye)
@@ -187,6 +196,42 @@ async def test_a_lost_connection_in_the_middle_of_a_crowd_changes_nothing(
         await replica.say([DiagnosisId(3_000_002), STRANGER, *MANY])
         await until(lambda: len(replica.heard) == 1 + len(MANY))
         assert replica.heard == [STRANGER, *MANY]
+    assert not replica.deaf
+
+
+async def test_what_was_missed_is_said_once_also_where_the_queue_cannot_be_made_at_first(
+    node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, declare = list[str](), Channel.queue_declare
+
+    async def refuse(channel: Channel, queue: str, **more: Any) -> Any:
+        if queue == replica.queue.name and not more.get("passive") and len(refused) < 2:
+            refused.append(queue)
+            raise ConnectionError("refused")
+        return await declare(channel, queue, **more)
+
+    monkeypatch.setattr(Channel, "queue_declare", refuse)
+    await ctl(node, "delete_queue", replica.queue.name)
+    await until(lambda: len(refused) == 2)
+    await replica.until_keys(own([]))
+    assert replica.deaf == 1
+
+
+async def test_a_failure_that_nobody_foresaw_costs_a_connection_and_is_logged(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, bind = count(1), NodeQueue._bind
+
+    async def fail_once(queue: NodeQueue, channel: Channel, diagnosis: DiagnosisId) -> None:
+        if next(failures) == 1:
+            raise KeyError(diagnosis)
+        await bind(queue, channel, diagnosis)
+
+    monkeypatch.setattr(NodeQueue, "_bind", fail_once)
+    with capture_logs() as logs:
+        await replica.watch(FEW)
+    assert [line["error"] for line in logs if line["event"] == "node_binding_failed"] == ["KeyError"]
+    assert await replica.keys() == own(FEW)
 
 
 async def test_a_queue_that_is_gone_is_made_again_and_hears_the_whole_crowd(
@@ -197,6 +242,7 @@ async def test_a_queue_that_is_gone_is_made_again_and_hears_the_whole_crowd(
     await replica.until_keys(own(MANY))
     await ctl(node, "delete_queue", replica.queue.name)
     await replica.until_keys(own(MANY))
+    assert replica.deaf == 1
     await replica.say(MANY)
     await until(lambda: replica.heard == MANY)
 

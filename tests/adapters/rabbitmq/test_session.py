@@ -240,3 +240,24 @@ async def test_a_lost_connection_is_met_with_one_and_not_a_word_of_each_session(
         assert [entry["event"] for entry in logs if "session" in entry["event"]] == []
         for session in sessions:
             await session.release()
+
+
+async def test_a_queue_is_made_once_also_when_the_channel_is_lost_while_it_is_opened(
+    node: PrivateRabbitMQ, publisher: ConfirmedPublisher, make: MakeQueue
+) -> None:
+    class Unlucky(Listener):
+        """Loses the connection as soon as its queue is found."""
+
+        def opened(self, generation: int, ready: int, *, full: bool, made: bool) -> None:
+            super().opened(generation, ready, full=full, made=made)
+            if generation == 1 and link.connection is not None:
+                link.connection.abort()
+
+    listener = Unlucky()
+    async with linked(node) as link:
+        session = session_of(link, publisher, make, listener)
+        session.open()
+        await until(lambda: len(listener.openings) == 2)
+        await session.opened()
+        await session.release()
+    assert listener.openings == [True, False]
