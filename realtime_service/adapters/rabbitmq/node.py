@@ -14,6 +14,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -40,10 +41,13 @@ LEAVE_SECONDS: Final = 2.0
 CROWD: Final = 16
 """More diagnoses than this that wait to be bound are heard through one binding for all: it costs RabbitMQ 0.5–0.7 ms
 to make one (for a durable queue, RabbitMQ 3.10)."""
-SPREAD_SECONDS: Final = 60.0
-"""What nobody waits for is done one by one: each diagnosis of a crowd gets a binding of its own within so long, and
-loses it some minutes after the crowd is gone."""
-MOST_PAUSE_SECONDS: Final = 0.05
+AT_ONCE: Final = 16
+PAUSE_SECONDS: Final = 0.05
+"""What nobody waits for is done so many at a time, and so long apart while others come: each diagnosis of a crowd gets
+its own binding, and loses it when the crowd is gone."""
+CALM_SECONDS: Final = 0.1
+LONGEST_CROWD_SECONDS: Final = 10.0
+"""It is done without a pause when nobody has come for so long, or somebody has come all the time for so long."""
 UNBIND_SECONDS: Final = 60.0
 """A client that comes back within this time finds its diagnosis bound still."""
 
@@ -74,7 +78,7 @@ class NodeQueue:
         self._bindings: dict[DiagnosisId, bool] = {}  # False: it is not known whether there is one
         self._missing: dict[DiagnosisId, None] = {}  # watched and not bound; first come, first bound
         self._hears_all = False  # through one binding
-        self._apart_by = 0.0  # when each ought to have its own, on the loop's clock
+        self._came = self._calm_by = 0.0  # on the loop's clock: the crowd's last, and when it is one no more
         self._changed = asyncio.Event()
         self._awaited: dict[DiagnosisId, asyncio.Future[None]] = {}  # bindings that somebody waits for
         self._binding: asyncio.Task[None] | None = None
@@ -110,7 +114,9 @@ class NodeQueue:
         self._watched.add(diagnosis)
         if not self._bindings.get(diagnosis):
             self._missing[diagnosis] = None
-            if not self._hears_all:
+            if self._hears_all:
+                self._came = asyncio.get_running_loop().time()
+            else:
                 self._changed.set()
 
     def is_bound(self, diagnosis: DiagnosisId) -> bool:
@@ -187,40 +193,37 @@ class NodeQueue:
         connection.end()  # or clients would wait for bindings that nobody makes
 
     async def _let_in(self, channel: Channel) -> None:
-        """Bind for those who wait: for one of them, or for the whole crowd."""
+        """Bind for those who wait: for each of them, or for the whole crowd."""
         if len(self._missing) <= CROWD:
-            await self._bind(channel, next(iter(self._missing)))
+            await self._bind(channel, list(self._missing))
             return
         await self._add(channel, topology.ANY_DIAGNOSIS)
         self._hears_all = True
-        self._apart_by = asyncio.get_running_loop().time() + SPREAD_SECONDS
+        self._came = asyncio.get_running_loop().time()
+        self._calm_by = self._came + LONGEST_CROWD_SECONDS
         for diagnosis in list(self._awaited):
             self._wake(diagnosis)
 
     async def _tidy(self, channel: Channel, rested: float) -> float:
-        """Do what nobody waits for, if there is something and this has rested; else wait until then, or for a change.
+        """Do some of what nobody waits for, once this has rested; else wait for that, or for a change.
 
-        Returns from when on it will have rested, on the loop's clock: the more there is to do, the sooner.
+        Returns from when on it will have rested, on the loop's clock.
         """
         loop = asyncio.get_running_loop()
-        when = rested if self._hears_all else max(rested, self._due())
-        if await self._changes_before(when):
+        due = next(iter(self._unwatched.values()), math.inf)
+        if await self._changes_before(rested if self._hears_all else max(rested, due)):
             return rested
-        began, pause = loop.time(), MOST_PAUSE_SECONDS
-        if self._due() <= began:
-            pause = min(pause, SPREAD_SECONDS / len(self._unwatched))
-            await self._unbind(channel, next(iter(self._unwatched)))
+        now = loop.time()
+        if gone := [each for each, due in islice(self._unwatched.items(), AT_ONCE) if due <= now]:
+            await self._unbind(channel, gone)
         if self._hears_all and self._missing:
-            pause = min(pause, (self._apart_by - began) / len(self._missing))
-            await self._bind(channel, next(iter(self._missing)))
+            await self._bind(channel, list(islice(self._missing, AT_ONCE)))
         elif self._hears_all:
             self._hears_all = False  # first: who comes meanwhile has to wait
             await self._remove(channel, topology.ANY_DIAGNOSIS)
-        return began + pause
-
-    def _due(self) -> float:
-        """When the next is to be unbound."""
-        return next(iter(self._unwatched.values()), math.inf)
+        late = due < now - LONGEST_CROWD_SECONDS
+        calm = self._hears_all and now >= min(self._came + CALM_SECONDS, self._calm_by)
+        return loop.time() + (0 if calm or late else PAUSE_SECONDS)
 
     async def _changes_before(self, when: float) -> bool:
         try:
@@ -230,24 +233,28 @@ class NodeQueue:
             return False
         return True
 
-    async def _bind(self, channel: Channel, diagnosis: DiagnosisId) -> None:
-        self._bindings[diagnosis] = False
-        await self._add(channel, topology.routing_key(diagnosis))
-        self._bindings[diagnosis] = True
-        self._missing.pop(diagnosis, None)
-        self._wake(diagnosis)
+    async def _bind(self, channel: Channel, diagnoses: list[DiagnosisId]) -> None:
+        for diagnosis in diagnoses:
+            self._bindings[diagnosis] = False
+        await self._add(channel, *map(topology.routing_key, diagnoses))
+        for diagnosis in diagnoses:
+            self._bindings[diagnosis] = True
+            self._missing.pop(diagnosis, None)
+            self._wake(diagnosis)
 
-    async def _unbind(self, channel: Channel, diagnosis: DiagnosisId) -> None:
-        self._bindings[diagnosis] = False  # first: who watches it again meanwhile has to wait
-        await self._remove(channel, topology.routing_key(diagnosis))
-        del self._bindings[diagnosis]
-        self._unwatched.pop(diagnosis, None)
+    async def _unbind(self, channel: Channel, diagnoses: list[DiagnosisId]) -> None:
+        for diagnosis in diagnoses:
+            self._bindings[diagnosis] = False  # first: who watches it again meanwhile has to wait
+        await self._remove(channel, *map(topology.routing_key, diagnoses))
+        for diagnosis in diagnoses:
+            del self._bindings[diagnosis]
+            self._unwatched.pop(diagnosis, None)
 
-    async def _add(self, channel: Channel, key: str) -> None:
-        await channel.queue_bind(self.name, topology.NODES, key, timeout=RPC_TIMEOUT_SECONDS)
+    async def _add(self, channel: Channel, *keys: str) -> None:
+        await channel.queue_bind(self.name, topology.NODES, *keys, timeout=RPC_TIMEOUT_SECONDS)
 
-    async def _remove(self, channel: Channel, key: str) -> None:
-        await channel.queue_unbind(self.name, topology.NODES, key, timeout=RPC_TIMEOUT_SECONDS)
+    async def _remove(self, channel: Channel, *keys: str) -> None:
+        await channel.queue_unbind(self.name, topology.NODES, *keys, timeout=RPC_TIMEOUT_SECONDS)
 
     def _wake(self, diagnosis: DiagnosisId) -> None:
         """Let those who wait for a binding look again."""

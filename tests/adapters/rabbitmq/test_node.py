@@ -1,6 +1,7 @@
 """What the node queue is bound for: each diagnosis by itself; a crowd of them at once first, and then by themselves."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -17,7 +18,7 @@ from contracts.replicas import ALL_REPLICAS, Bye, ReplicaMessage
 from realtime_service.adapters.rabbitmq import node as node_queue
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.link import BrokerLink
-from realtime_service.adapters.rabbitmq.node import CROWD, NodeQueue
+from realtime_service.adapters.rabbitmq.node import AT_ONCE, CROWD, NodeQueue
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.proxy import Proxy
 from tests.support.amqp import address_of, connected, ctl, make_topology, remove_topology, through, until
@@ -99,10 +100,11 @@ async def _running(replica: Replica) -> AsyncIterator[None]:
         await asyncio.wait([running])
 
 
-def at_once(monkeypatch: pytest.MonkeyPatch, *, pause: float = 0.0) -> None:
-    """Let it do what nobody waits for, one thing after the other."""
-    monkeypatch.setattr(node_queue, "SPREAD_SECONDS", 1e9)
-    monkeypatch.setattr(node_queue, "MOST_PAUSE_SECONDS", pause)
+def calm(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> None:
+    """A crowd is one no more after this, and until then but a few get a binding of their own."""
+    monkeypatch.setattr(node_queue, "PAUSE_SECONDS", seconds)
+    monkeypatch.setattr(node_queue, "CALM_SECONDS", seconds)
+    monkeypatch.setattr(node_queue, "LONGEST_CROWD_SECONDS", seconds)
 
 
 def own(diagnoses: Iterable[DiagnosisId]) -> set[str]:
@@ -121,7 +123,7 @@ async def test_a_few_are_bound_one_by_one_and_strangers_are_not_heard(replica: R
 async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch)
+    calm(monkeypatch, 3)
     await replica.watch(MANY)
     await replica.say([STRANGER, *MANY])
     await until(lambda: len(replica.heard) == 1 + len(MANY))
@@ -136,11 +138,11 @@ async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
 async def test_a_crowd_costs_the_broker_a_handful_of_bindings_before_it_is_let_in(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch, pause=1e9)  # after the first, nothing is done that nobody waits for
+    calm(monkeypatch, 1e9)
     await replica.watch(MANY)
     keys = await replica.keys()
     assert topology.ANY_DIAGNOSIS in keys
-    assert len(keys) < CROWD
+    assert len(keys) <= len(own([])) + 1 + CROWD + AT_ONCE
     await replica.watch([STRANGER])
     assert topology.routing_key(STRANGER) not in await replica.keys()
 
@@ -148,7 +150,7 @@ async def test_a_crowd_costs_the_broker_a_handful_of_bindings_before_it_is_let_i
 async def test_who_comes_after_a_crowd_is_bound_at_once(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch)
+    calm(monkeypatch)
     await replica.watch(MANY)
     await replica.until_keys(own(MANY))
     await replica.watch([STRANGER])
@@ -158,7 +160,7 @@ async def test_who_comes_after_a_crowd_is_bound_at_once(
 async def test_a_crowd_that_left_before_it_was_bound_leaves_nothing(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch)
+    calm(monkeypatch)
     monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.0)
     await replica.watch(MANY)
     for diagnosis in MANY[3:]:
@@ -184,7 +186,7 @@ async def test_who_comes_back_in_time_is_bound_still_and_others_are_forgotten(
 async def test_a_lost_connection_in_the_middle_of_a_crowd_changes_nothing(
     node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch, pause=0.01)
+    calm(monkeypatch, 1)
     await replica.watch(MANY)
     await ctl(node, "close_all_connections", "the test")
     await until(lambda: not replica.link.is_up)
@@ -222,10 +224,10 @@ async def test_a_failure_that_nobody_foresaw_costs_a_connection_and_is_logged(
 ) -> None:
     failures, bind = count(1), NodeQueue._bind
 
-    async def fail_once(queue: NodeQueue, channel: Channel, diagnosis: DiagnosisId) -> None:
+    async def fail_once(queue: NodeQueue, channel: Channel, diagnoses: list[DiagnosisId]) -> None:
         if next(failures) == 1:
-            raise KeyError(diagnosis)
-        await bind(queue, channel, diagnosis)
+            raise KeyError(diagnoses)
+        await bind(queue, channel, diagnoses)
 
     monkeypatch.setattr(NodeQueue, "_bind", fail_once)
     with capture_logs() as logs:
@@ -237,7 +239,7 @@ async def test_a_failure_that_nobody_foresaw_costs_a_connection_and_is_logged(
 async def test_a_queue_that_is_gone_is_made_again_and_hears_the_whole_crowd(
     node: PrivateRabbitMQ, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch)
+    calm(monkeypatch)
     await replica.watch(MANY)
     await replica.until_keys(own(MANY))
     await ctl(node, "delete_queue", replica.queue.name)
@@ -251,14 +253,14 @@ async def test_who_comes_and_goes_all_the_time_leaves_nothing_behind(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a crowd, and with no time that nobody comes in."""
-    monkeypatch.setattr(node_queue, "SPREAD_SECONDS", 1.0)
+    monkeypatch.setattr(node_queue, "LONGEST_CROWD_SECONDS", 0.5)
     monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.2)
     await replica.watch(MANY)
     later = [DiagnosisId(number) for number in range(1000, 1400)]
     for gone, comes in zip([*MANY, *later], later, strict=False):
         replica.queue.unwatch(gone)
         replica.queue.watch(comes)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
     assert not replica.queue.is_bound(STRANGER), (
         "the crowd's binding is gone, though others came all the time"
     )
@@ -290,3 +292,27 @@ async def test_a_change_that_is_under_way_when_the_connection_is_lost_is_made_in
             await link.wait_up()
             await replica.until_keys(own([]))
             assert not replica.queue.is_bound(STRANGER)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_happens_it_is_bound_for_what_is_watched_in_the_end(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Some and crowds come and go, connections are lost, the queue is deleted."""
+    calm(monkeypatch, 0.05)
+    monkeypatch.setattr(node_queue, "UNBIND_SECONDS", 0.2)
+    chance, queue, watched = random.Random(seed), replica.queue, set[DiagnosisId]()
+    for _ in range(400):
+        for _ in range(chance.choice([1, 1, 2, 5, 40])):
+            diagnosis = DiagnosisId(chance.randrange(1, 80))
+            (queue.unwatch if diagnosis in watched else queue.watch)(diagnosis)
+            watched ^= {diagnosis}
+        fate = chance.random()
+        if fate < 0.01 and replica.link.connection:
+            replica.link.connection.abort()
+        elif fate < 0.015:
+            await replica.channel.queue_delete(queue.name)
+        await asyncio.sleep(chance.choice([0, 0.0005, 0.002, 0.02]))
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(queue.bound(diagnosis) for diagnosis in watched))
+    await replica.until_keys(own(watched))

@@ -108,7 +108,7 @@ async def _measured(
     """Publish to each of the clients in turn, `rounds` times; what an event cost."""
     await them.connected()
     await them.warm(publish, them.size)
-    await Cost(server).until_quiet()
+    await Cost(server, *([broker] if broker else [])).until_quiet()
     await them.reset()
     cost, brokers = Cost(server), Cost(*([broker] if broker else []))
     for _ in range(rounds):

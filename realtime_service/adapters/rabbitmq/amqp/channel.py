@@ -179,16 +179,20 @@ class Channel:
         return _found(await self._call(method, timeout))
 
     async def queue_bind(
-        self, queue: str, exchange: str, routing_key: str, *, timeout: float | None = None
+        self, queue: str, exchange: str, *routing_keys: str, timeout: float | None = None
     ) -> None:
-        """Bind a queue."""
-        await self._call(Queue.Bind(queue=queue, exchange=exchange, routing_key=routing_key), timeout)
+        """Bind a queue, with each of these keys, in one round trip."""
+        await self._call_each(
+            [Queue.Bind(queue=queue, exchange=exchange, routing_key=key) for key in routing_keys], timeout
+        )
 
     async def queue_unbind(
-        self, queue: str, exchange: str, routing_key: str, *, timeout: float | None = None
+        self, queue: str, exchange: str, *routing_keys: str, timeout: float | None = None
     ) -> None:
-        """Unbind a queue."""
-        await self._call(Queue.Unbind(queue=queue, exchange=exchange, routing_key=routing_key), timeout)
+        """Unbind it in the same way."""
+        await self._call_each(
+            [Queue.Unbind(queue=queue, exchange=exchange, routing_key=key) for key in routing_keys], timeout
+        )
 
     async def queue_delete(
         self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
@@ -336,6 +340,11 @@ class Channel:
 
     async def _call(self, method: Frame, timeout: float | None) -> Frame:
         return await self._ask(frames.marshal(method, self.number), method.valid_responses, timeout)
+
+    async def _call_each(self, calls: list[Frame], timeout: float | None) -> None:
+        for method in calls[:-1]:
+            self._write(frames.marshal(method, self.number), _Call(method.valid_responses))
+        await self._call(calls[-1], timeout)
 
     async def _ask(self, data: bytes, answers: list[str], timeout: float | None) -> Frame:
         answered: asyncio.Future[Frame] = self._wire.loop.create_future()
