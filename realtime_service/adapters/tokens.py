@@ -141,7 +141,7 @@ class TokenVerifier:
             raise NotAuthenticated(TokenFault.MALFORMED)
         try:
             encoded = token.partition(".")[0]
-            header = (_header if len(encoded) <= USUAL_HEADER else _read_header)(encoded)
+            header = (_header if len(encoded) <= USUAL_HEADER else _parsed_header)(encoded)
         except Exception:  # as in `_claims`
             raise NotAuthenticated(TokenFault.MALFORMED) from None
         algorithm, kind = header.get("alg"), header.get("typ", "JWT")
@@ -176,11 +176,11 @@ class TokenVerifier:
             raise NotAuthenticated(TokenFault.MALFORMED) from None
 
 
-def _read_header(encoded: str) -> Mapping[str, Any]:
+def _parsed_header(encoded: str) -> Mapping[str, Any]:
     return jwt.get_unverified_header(f"{encoded}..")
 
 
-_header: Final = lru_cache(maxsize=64)(_read_header)
+_header: Final = lru_cache(maxsize=64)(_parsed_header)
 """An issuer's tokens have all the same header."""
 
 
