@@ -443,12 +443,11 @@ class Room:
         self.lost(session)
         if session is SHARED:
             full, self._queue_lost = full or self._queue_lost, False
-            self.consuming = True
         window.opened(generation, ready, full=full)
-        if session is SHARED:
-            window.resume()
         effects = self._tell_gap("full", session) if full else []
         if session is SHARED:
+            self.consuming = True
+            window.resume()
             for device in self.devices.values():
                 device.bounded = True
             effects += self._settle(SHARED)

@@ -15,7 +15,7 @@ from tests.service.harness.recorder import Recorder, every_other
 from tests.service.harness.replica import Replica
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, streaming_considerately, verdict
-from tests.support.amqp import address_of, through
+from tests.support.amqp import address_of, keys_by_queue, through
 
 COUNT: Final = 300
 BEFORE: Final = 100
@@ -210,9 +210,8 @@ async def found_by_the_next_event(world: World, broker: PrivateRabbitMQ, diagnos
 
 async def with_the_replicas_own_queue(world: World, broker: PrivateRabbitMQ, diagnosis: int) -> None:
     """It was away for so long that the queue through which it would be told expired."""
-    rows = broker.ctl("list_bindings", "destination_name", "routing_key", "--silent").splitlines()
-    for queue, key in (row.split("\t") for row in rows):
-        if key == f"diagnosis.{diagnosis}" and is_node_queue(queue):
+    for queue, keys in (await keys_by_queue(broker)).items():
+        if f"diagnosis.{diagnosis}" in keys and is_node_queue(queue):
             world.delete(queue)
     await found_by_a_client_that_comes(world, broker, diagnosis)
 

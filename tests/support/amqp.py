@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -89,6 +90,16 @@ async def alarmed(node: PrivateRabbitMQ) -> AsyncIterator[None]:
 async def ctl(node: PrivateRabbitMQ, *arguments: str) -> str:
     """`rabbitmqctl`, without holding up the event loop."""
     return await asyncio.to_thread(node.ctl, *arguments)
+
+
+async def keys_by_queue(node: PrivateRabbitMQ) -> dict[str, set[str]]:
+    """What each queue is bound for, apart from its own name."""
+    rows = await ctl(node, "list_bindings", "destination_name", "routing_key", "--silent")
+    keys = defaultdict[str, set[str]](set)
+    for queue, key in (row.split("\t") for row in rows.splitlines()):
+        if key != queue:
+            keys[queue].add(key)
+    return keys
 
 
 async def until(condition: Callable[[], object], seconds: float = 20) -> None:

@@ -9,6 +9,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
+from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS
 from realtime_service.domain.errors import BrokerUnavailable
 
 ASK_SECONDS: Final = 2.0
@@ -25,6 +26,16 @@ def throwaway_channel(connection: BrokerConnection | None) -> Iterator[Channel]:
         yield channel
     finally:
         channel.abandon()
+
+
+async def exists(channel: Channel, queue: str) -> bool:
+    """Whether there is such a queue; the channel is closed then. Raises what calls on it raise."""
+    try:
+        await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
+    except ChannelNotFoundEntity:
+        return False
+    await channel.close(timeout=RPC_TIMEOUT_SECONDS)
+    return True
 
 
 class QueueDepths:

@@ -16,13 +16,14 @@ from itertools import islice
 from typing import Final
 
 import structlog
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelPreconditionFailed
 from pamqp.common import FieldValue
 
 from contracts import topology
 from contracts.ids import DiagnosisId, EventId
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
+from realtime_service.adapters.rabbitmq.asking import exists
 from realtime_service.adapters.rabbitmq.connecting import translated
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
 from realtime_service.adapters.rabbitmq.parking import republish
@@ -58,17 +59,9 @@ class NewQueue:
 
     async def exists(self) -> bool:
         """Whether there is one of that name. Raises BrokerUnavailable."""
-        try:
-            with translated():
-                async with self._link.opening:
-                    channel = await self._link.channel()
-                    await channel.queue_declare(self._name, passive=True, timeout=RPC_TIMEOUT_SECONDS)
-                    await _close(channel)
-        except BrokerUnavailable as error:
-            if not isinstance(error.__cause__, ChannelNotFoundEntity):
-                raise
-            return False
-        return True
+        with translated():
+            async with self._link.opening:
+                return await exists(await self._link.channel(), self._name)
 
     async def declare(self) -> None:
         """Declare it, durable and unbound. Raises BrokerUnavailable.

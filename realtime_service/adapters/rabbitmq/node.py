@@ -18,7 +18,6 @@ from itertools import islice
 from typing import Final
 
 import structlog
-from aiormq.exceptions import ChannelNotFoundEntity
 from pydantic import ValidationError
 
 from contracts import topology
@@ -27,6 +26,7 @@ from contracts.ids import DiagnosisId, EventId, parse_diagnosis_id
 from contracts.replicas import ALL_REPLICAS, MESSAGES, ReplicaMessage
 from contracts.topology import Header
 from realtime_service.adapters.rabbitmq.amqp.channel import Channel, Delivery
+from realtime_service.adapters.rabbitmq.asking import exists
 from realtime_service.adapters.rabbitmq.connecting import BrokerConnection, translated
 from realtime_service.adapters.rabbitmq.link import RPC_TIMEOUT_SECONDS, BrokerLink
 from realtime_service.adapters.rabbitmq.reading import content_key, declared_id, headers_of, origin_of
@@ -89,7 +89,7 @@ class NodeQueue:
         """Declare, consume, and go on binding. Part of every (re)connect."""
         if self._binding is not None:
             self._binding.cancel()
-        if not await self._exists(connection):
+        if not await exists(connection.channel(), self.name):
             self._bindings.clear()
             self._unwatched.clear()
             self._missing = dict.fromkeys(self._watched)
@@ -160,15 +160,6 @@ class NodeQueue:
                 await channel.queue_delete(self.name, timeout=LEAVE_SECONDS)
         except (BrokerUnavailable, TimeoutError):
             pass  # it expires
-
-    async def _exists(self, connection: BrokerConnection) -> bool:
-        probe = connection.channel()
-        try:
-            await probe.queue_declare(self.name, passive=True, timeout=RPC_TIMEOUT_SECONDS)
-        except ChannelNotFoundEntity:
-            return False
-        await probe.close(timeout=RPC_TIMEOUT_SECONDS)
-        return True
 
     async def _keep_bound(self, connection: BrokerConnection) -> None:
         """Bind what is watched and unbind what has not been for a while."""

@@ -21,7 +21,16 @@ from realtime_service.adapters.rabbitmq.link import BrokerLink
 from realtime_service.adapters.rabbitmq.node import AT_ONCE, CROWD, NodeQueue
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.proxy import Proxy
-from tests.support.amqp import address_of, connected, ctl, make_topology, remove_topology, through, until
+from tests.support.amqp import (
+    address_of,
+    connected,
+    ctl,
+    keys_by_queue,
+    make_topology,
+    remove_topology,
+    through,
+    until,
+)
 
 FEW = [DiagnosisId(number) for number in range(1, 11)]
 MANY = [DiagnosisId(number) for number in range(1, 200)]
@@ -63,11 +72,16 @@ class Replica:
             message = aio_pika.Message(bye.model_dump_json().encode(), type=bye.kind)
             await exchange.publish(message, topology.routing_key(diagnosis), mandatory=False)
 
+    async def assert_hears(self, wanted: list[DiagnosisId], *, of: Iterable[DiagnosisId]) -> None:
+        """What is said of these, and of no others among them."""
+        self.heard.clear()
+        await self.say(of)
+        await until(lambda: len(self.heard) == len(wanted))
+        assert self.heard == wanted
+
     async def keys(self) -> set[str]:
         """What the queue is bound for, as the broker says."""
-        rows = await ctl(self._node, "list_bindings", "destination_name", "routing_key", "--silent")
-        found = (row.split("\t") for row in rows.splitlines())
-        return {key.strip() for name, key in found if name.strip() == self.queue.name} - {self.queue.name}
+        return (await keys_by_queue(self._node))[self.queue.name]
 
     async def until_keys(self, wanted: set[str]) -> None:
         """Wait until it is bound for these and no others."""
@@ -115,9 +129,7 @@ def own(diagnoses: Iterable[DiagnosisId]) -> set[str]:
 async def test_a_few_are_bound_one_by_one_and_strangers_are_not_heard(replica: Replica) -> None:
     await replica.watch(FEW)
     assert await replica.keys() == own(FEW)
-    await replica.say([STRANGER, *FEW])
-    await until(lambda: len(replica.heard) == len(FEW))
-    assert replica.heard == FEW
+    await replica.assert_hears(FEW, of=[STRANGER, *FEW])
 
 
 async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
@@ -125,14 +137,9 @@ async def test_a_crowd_waits_for_one_binding_and_then_each_gets_its_own(
 ) -> None:
     calm(monkeypatch, 3)
     await replica.watch(MANY)
-    await replica.say([STRANGER, *MANY])
-    await until(lambda: len(replica.heard) == 1 + len(MANY))
-    assert replica.heard == [STRANGER, *MANY]
+    await replica.assert_hears([STRANGER, *MANY], of=[STRANGER, *MANY])
     await replica.until_keys(own(MANY))
-    replica.heard.clear()
-    await replica.say([STRANGER, *MANY])
-    await until(lambda: len(replica.heard) == len(MANY))
-    assert replica.heard == MANY
+    await replica.assert_hears(MANY, of=[STRANGER, *MANY])
 
 
 async def test_a_crowd_costs_the_broker_a_handful_of_bindings_before_it_is_let_in(
@@ -195,9 +202,7 @@ async def test_a_lost_connection_in_the_middle_of_a_crowd_changes_nothing(
         replica.channel = channel
         await replica.watch([STRANGER])
         await replica.until_keys(own([*MANY, STRANGER]))
-        await replica.say([DiagnosisId(3_000_002), STRANGER, *MANY])
-        await until(lambda: len(replica.heard) == 1 + len(MANY))
-        assert replica.heard == [STRANGER, *MANY]
+        await replica.assert_hears([STRANGER, *MANY], of=[DiagnosisId(3_000_002), STRANGER, *MANY])
     assert not replica.deaf
 
 
@@ -245,8 +250,7 @@ async def test_a_queue_that_is_gone_is_made_again_and_hears_the_whole_crowd(
     await ctl(node, "delete_queue", replica.queue.name)
     await replica.until_keys(own(MANY))
     assert replica.deaf == 1
-    await replica.say(MANY)
-    await until(lambda: replica.heard == MANY)
+    await replica.assert_hears(MANY, of=MANY)
 
 
 async def test_who_comes_and_goes_all_the_time_leaves_nothing_behind(
