@@ -2,9 +2,13 @@
 
 Law: what a crowd is sent reaches each of it behind everything written to it before. Whoever is to be sent something of
 its own steps out, and not before what the crowd was sent until then is written.
+
+An event that comes alone is written at once. A pass over a thousand sockets takes some milliseconds, so a crowd rests
+after each: what comes meanwhile leaves in one write for each client.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final, Protocol
@@ -23,6 +27,11 @@ ASKED_OF_A_CROWD: Final = 4
 """So many, in turn, are asked at once: one proof settles the event."""
 OWE_SECONDS: Final = 0.25
 """How late the clocks of a crowd's receipts may start."""
+REST_PER_CLIENT_SECONDS: Final = 0.0001
+LONGEST_REST_SECONDS: Final = 0.04
+"""A rest is some ten times as long as the pass was, and too short to be seen."""
+JOINED_BYTES: Final = 64 * 1024
+"""So much does not wait: a client that reads well takes it at once."""
 TIDY_BYTES: Final = 32 * 1024
 """After so many bytes the log is shortened, and what is unsent is looked at."""
 
@@ -63,7 +72,12 @@ class Crowd:
         self._in_step: dict[Walker, Callable[[bytes], object]] = {}
         self._others: list[Walker] = []
         self._changes = 0  # of the log, when these were gathered
-        self._frames: list[bytes] = []
+        self._frames: list[bytes] = []  # to be written
+        self._gathered = 0  # bytes of them
+        self._then: list[Callable[[], None]] = []  # called when they are
+        self._loop = asyncio.get_running_loop()
+        self._pass: asyncio.TimerHandle | None = None
+        self._rested_at = 0.0  # by time.monotonic
         self._owing = False
         self._turn = 0
         self._untidy = 0
@@ -75,10 +89,10 @@ class Crowd:
         members: tuple[Member, ...],
         connections: Mapping[ConnectionId, Walker],
     ) -> None:
-        """Send an event to these members; to those in step it is written at the end of this loop turn."""
+        """Send an event to these members; to those in step when the crowd has rested, or enough is gathered."""
         if members != self._members or self._changes != self._log.changes:
             self._gather(members, connections)
-        elif self._others:
+        elif self._others and not self._frames:  # or they would be sent again what is about to be written
             self._let_in(self._others)
         for connection in self._others:
             connection.send(event, frame)
@@ -87,16 +101,27 @@ class Crowd:
                 connection.ask()
             return
         self._log.append(event)
-        if not self._frames:
-            asyncio.get_running_loop().call_soon(self.flush)
+        before, self._gathered = self._gathered, self._gathered + len(frame)
         self._frames.append(frame)
+        if not before or before < JOINED_BYTES <= self._gathered:
+            self._plan_pass()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call when everything that was sent is written: now, if it is."""
+        if self._frames:
+            self._then.append(call)
+        else:
+            call()
 
     def flush(self) -> None:
         """Write what was sent to those in step, and ask some of them."""
         if not self._frames:
             return
+        if self._pass is not None:
+            self._pass.cancel()
         data = b"".join(self._frames)
         self._frames.clear()
+        self._gathered = 0
         self._drop_those_out_of_step()
         for connection, write in self._in_step.items():
             try:
@@ -104,11 +129,16 @@ class Crowd:
             except Exception as error:  # its transport is gone, and it will be in a moment
                 log.debug("write_failed", connection=connection.member.id, error=type(error).__name__)
         self._log.written = self._log.end
+        rest = min(len(self._in_step) * REST_PER_CLIENT_SECONDS, LONGEST_REST_SECONDS)
+        self._rested_at = time.monotonic() + rest
+        then, self._then = self._then, []
+        for call in then:
+            call()
         for connection in self._some(self._in_step):
             connection.ask_now()
         if not self._owing:
             self._owing = True
-            asyncio.get_running_loop().call_later(OWE_SECONDS, self._owe)
+            self._loop.call_later(OWE_SECONDS, self._owe)
         self._untidy += len(data)
         if self._untidy >= TIDY_BYTES:
             self._tidy()
@@ -117,6 +147,12 @@ class Crowd:
         """A connection is gone."""
         self._in_step.pop(connection, None)
         self._members = ()
+
+    def _plan_pass(self) -> None:
+        if self._pass is not None:
+            self._pass.cancel()
+        rest = 0.0 if self._gathered >= JOINED_BYTES else max(0.0, self._rested_at - time.monotonic())
+        self._pass = self._loop.call_later(rest, self.flush)
 
     def _gather(self, members: tuple[Member, ...], connections: Mapping[ConnectionId, Walker]) -> None:
         self.flush()

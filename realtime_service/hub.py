@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -147,6 +148,17 @@ class _Place:
 
     def renew(self) -> None:
         self.shared.renew()
+
+    def once_written(self, call: Callable[[], None]) -> None:
+        """Call as soon as what was sent until now is written: now, unless a crowd rests."""
+        if self.crowd is None:
+            call()
+        else:
+            self.crowd.then(call)
+
+    def flush(self) -> None:
+        if self.crowd is not None:
+            self.crowd.flush()
 
     def has_newer(self, than: Connection) -> bool:
         """Whether the device of this connection opened another one since: admission may take its time."""
@@ -559,7 +571,7 @@ class Hub:
                     if session := place.session(key):
                         session.park(generation, tag, reason)
                 case Relay():
-                    self.neighbours.relay(place, effect)
+                    place.once_written(partial(self.neighbours.relay, place, effect))
                     if self.observer and place.room.peers:
                         self.observer.relayed(effect.event)
                 case TellProven(events):
@@ -578,8 +590,6 @@ class Hub:
         event = send.event
         frame = text_frame(event.repeated_message if send.repeated else event.message)
         self.metrics.sent.inc(len(send.members))
-        if send.members:
-            self._measure(send)
         if self.observer:
             self.observer.sent(event, send.members, repeated=send.repeated)
         if self.traced is not None:
@@ -588,20 +598,22 @@ class Hub:
             if place.crowd is None:
                 place.crowd = Crowd()
             place.crowd.send(event.id, frame, send.members, place.connections)
+            place.once_written(partial(self._measure, place, send))
             return
-        if place.crowd is not None:
-            place.crowd.flush()
+        self._measure(place, send)
+        place.flush()
         for member in send.members:
             if connection := place.connections.get(member.id):
                 connection.send(event.id, frame)
                 connection.ask()
 
-    def _measure(self, send: Send) -> None:
-        event, metrics = send.event, self.metrics
+    def _measure(self, place: _Place, send: Send) -> None:
+        event, first, metrics = send.event, send.members[0], self.metrics
         metrics.stages_of(event).sent.inc()
         if event.published and not send.repeated:
             metrics.delay.observe(max(0.0, time.time() - event.published))
-        metrics.proof_times.sent(event.id, send.members[0])
+        if first.id in place.connections:
+            metrics.proof_times.sent(event.id, first)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

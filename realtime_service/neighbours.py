@@ -59,6 +59,9 @@ class Place(Protocol):
     def perform(self, effects: Iterable[Effect]) -> None:
         """Carry out what the room decided."""
 
+    def flush(self) -> None:
+        """Write what waits to be written, and relay what waits for that."""
+
     def renew(self) -> None:
         """Consume the shared queue anew."""
 
@@ -195,6 +198,7 @@ class Neighbours:
     def bye(self, place: Place) -> None:
         """The last client of a diagnosis left this replica."""
         if not place.room.alone:
+            place.flush()
             message = Bye(sender=self._replicas.name, diagnosis_id=place.room.diagnosis)
             self._spawn(self._tell_room(place.room.diagnosis, message))
 
@@ -246,6 +250,7 @@ class Neighbours:
 
     def _answer(self, place: Place, ask: Ask) -> None:
         """Say what is unproven here. From here on the asker is told of every event: behind this answer."""
+        place.flush()  # what was handed out before is said before
         place.room.peers |= {ask.sender}
         word = place.room.word()
         answer = Answer(

@@ -26,7 +26,7 @@ class CrowdLog:
         self._events: list[EventId] = []
         self._dropped = 0  # events before these
         self.written = 0
-        """What is before this place was handed to every socket; what is behind it will be, in the same loop turn."""
+        """What is before this place was handed to every socket; what is behind it will be, in a moment."""
         self.proven = 0
         """All that is before this place was proved by somebody, or is owed by nobody who is in step."""
         self.changes = 0

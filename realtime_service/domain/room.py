@@ -589,10 +589,6 @@ class Room:
                     effects += self._end_seeding_that_reached(record.event.id)
                 if relay:
                     record.stamp = self.stream.next()
-                    if not self.alone:
-                        record.relaying = True
-                        record.sent = record.sent or bool(self.peers)  # to somebody there, perhaps
-                        effects.append(Relay(record.event, record.stamp, record.redelivered))
                 members = self._shared_audience(record)
             else:
                 members = self._device_audience(session, record.event)
@@ -601,6 +597,10 @@ class Room:
             if members:
                 effects.append(Send(record.event, tuple(members), repeated=record.redelivered))
                 record.sent = True
+            if session is SHARED and relay and not self.alone:
+                record.relaying = True
+                record.sent = record.sent or bool(self.peers)  # to somebody there, perhaps
+                effects.append(Relay(record.event, record.stamp, record.redelivered))
             if session is SHARED and self._needed_by_nobody(record.event):
                 self.shared.prove([record.event.id])
         return effects
