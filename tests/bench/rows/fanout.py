@@ -13,7 +13,7 @@ from contracts.ids import DiagnosisId
 from contracts.messages import ReceiptMode
 from tests.bench.broker import Publisher, delete_queues, event_body, make_queues, publisher
 from tests.bench.crowd import Crowd, Protocol, crowd
-from tests.bench.measuring import Bench, Cost, Result, Target
+from tests.bench.measuring import Bench, Cost, Result, Target, percentile
 from tests.bench.peers.nchan import nchan
 from tests.bench.peers.scratch import replaced, socketio
 from tests.bench.peers.send_loop import send_loop
@@ -130,6 +130,8 @@ async def measured(
     figures = {RATE: seen.frames / max(used, 0.01), "CPU-seconds": used, "frames": float(seen.frames)}
     figures[SIZE] = seen.bytes / seen.frames
     figures["proofs per frame"] = (seen.pings + seen.acks) / seen.frames
+    if latencies := sorted(await them.latencies()):
+        figures |= {f"p{share * 100:g} ms": percentile(latencies, share) / 1000 for share in (0.5, 0.99)}
     if broker:
         figures["CPU-seconds of the broker"] = await brokers.until_quiet()
     return figures
