@@ -17,8 +17,10 @@ from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.conftest import QUEUE_TYPE
 from tests.service.harness.checker import Audience
 from tests.service.harness.cluster import Cluster, cluster
+from tests.service.harness.crowded import CROWDED
 from tests.service.harness.faults import CLIENT_FAULTS, ENDS_WITH, FAULTS, LOSSY
 from tests.service.harness.proxy import Proxy
+from tests.service.harness.replica import SERVE
 from tests.service.harness.waiting import until
 from tests.service.harness.world import (
     RECEIPT_SECONDS,
@@ -168,14 +170,19 @@ async def test_every_client_gets_everything_in_order_when_the_active_one_is_kill
         await go_through(made, fragile_broker, str(SEED), ["kill"], f"REALTIME_SEED={SEED}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[SERVE, CROWDED], ids=["rooms", "crowds"])
 async def replicas(
-    fragile_broker: PrivateRabbitMQ, new_id: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    fragile_broker: PrivateRabbitMQ,
+    new_id: Callable[[], int],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Cluster]:
     """Three replicas for all short runs; who dies in one is replaced."""
     database = Database(tmp_path_factory.mktemp("cluster") / "diagnoses.db")
-    amqp_url = fragile_broker.amqp_url
-    async with World(amqp_url, database, new_id, QUEUE_TYPE) as world, cluster(world, SEED) as made:
+    async with (
+        World(fragile_broker.amqp_url, database, new_id, QUEUE_TYPE) as world,
+        cluster(world, SEED, request.param) as made,
+    ):
         yield made
 
 
@@ -200,6 +207,7 @@ async def test_any_faults_one_after_the_other(
         print(replay, faults, flush=True)
         database = Database(tmp_path_factory.mktemp("soak") / "diagnoses.db")
         amqp_url = fragile_broker.amqp_url
-        async with World(amqp_url, database, new_id, QUEUE_TYPE) as world, cluster(world, seed) as made:
+        program = (SERVE, CROWDED)[seed % 2]
+        async with World(amqp_url, database, new_id, QUEUE_TYPE) as world, cluster(world, seed, program) as made:
             await go_through(made, fragile_broker, f"{seed} {faults}", faults, replay)
         seed += 1
