@@ -66,12 +66,16 @@ class Cluster:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_heard = False
         self._knows_all_from = math.inf  # on the loop's clock
+        self._away: set[str] = set()  # by node queue; those who are gone are in it, too
+        self._return_id = ""
         self._leaving = False
 
     async def run(self) -> None:
         """Say that this replica is there; for ever."""
         while not self._leaving:
             await self._tell(self._presence())
+            if self.some_may_be_away():
+                self._ask_who_is_back()
             await asyncio.sleep(PRESENCE_SECONDS if self._is_heard else ANSWER_SECONDS)
 
     async def leave(self) -> None:
@@ -90,6 +94,16 @@ class Cluster:
         if asyncio.get_running_loop().time() < self._knows_all_from:
             return None
         return frozenset(self._others)
+
+    def returned(self) -> None:
+        """The connection to the broker is a new one. Who was known before may have lost its own, too."""
+        self._away, self._return_id = set(self._others), uuid.uuid4().hex
+        if self._away:
+            self._ask_who_is_back()
+
+    def some_may_be_away(self) -> bool:
+        """Whether a replica that is known has not answered since this one came back to the broker."""
+        return not self._away.isdisjoint(self._others)
 
     async def census(self) -> Counted:
         """Ask everybody, and count what is here and what came in time. Raises nothing."""
@@ -131,6 +145,8 @@ class Cluster:
                 self._spawn_answer(message)
             case Census():
                 self._others[message.sender] = _Other(message.replica)
+                if message.ask_id == self._return_id:
+                    self._away.discard(message.sender)
                 if asked_for := self._asked.get(message.ask_id):
                     asked_for.answered(message)
 
@@ -152,6 +168,9 @@ class Cluster:
     def _spawn_first_ask(self) -> None:
         """Who else is there? Those who answer are known from then on."""
         self._spawn(self._tell(CensusAsk(sender=self._replicas.name, ask_id=uuid.uuid4().hex)))
+
+    def _ask_who_is_back(self) -> None:
+        self._spawn(self._tell(CensusAsk(sender=self._replicas.name, ask_id=self._return_id)))
 
     def _spawn_answer(self, ask: CensusAsk) -> None:
         if self._leaving:

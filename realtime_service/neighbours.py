@@ -42,6 +42,8 @@ PROVEN_SECONDS: Final = 0.05
 BARRIER_SECONDS: Final = 5.0
 """How long a replica that became the active one waits for what was relayed before: a broker may be starting."""
 RELAY_AGAIN_SECONDS: Final = 0.5
+LOOK_AGAIN_SECONDS: Final = 10.0
+"""How long a replica that came back to the broker may take to consume its queues again."""
 
 
 class Place(Protocol):
@@ -80,6 +82,9 @@ class Neighbours:
         self._metrics = metrics
         self.known: Callable[[], frozenset[str] | None] | None = None
         """The other replicas, where a queue does not count those who wait for their turn; None: not known yet."""
+        self.some_may_be_away: Callable[[], bool] = lambda: False
+        """Whether another replica may not be back at the broker: it has clients, and no queue counts it."""
+        self._unacquainted: dict[DiagnosisId, Place] = {}
         self._asked: dict[str, _Asked] = {}
         self._barriers: dict[str, Callable[[], None]] = {}
         self._proven: dict[DiagnosisId, list[EventId]] = {}
@@ -98,7 +103,7 @@ class Neighbours:
             return [], False
         place.counted = True
         if expected == 0:
-            place.room.acquainted = True
+            self._acquaint(place)
             return [], True  # those known may be away for a moment: they are told of events all the same
         asked = await self._ask(place, expected)
         answers = [answer for answer in asked.answers if answer.watching]
@@ -110,6 +115,20 @@ class Neighbours:
         if words:
             place.room.stream.catch_up(max(word.at for word in words))
         return words, expected is None or asked.complete.is_set()
+
+    def _acquaint(self, place: Place) -> None:
+        """Nobody else consumes the queue. Who may be about to is told of events: its node queue keeps them."""
+        place.room.acquainted = not self.some_may_be_away()
+        if not place.room.acquainted:
+            if not self._unacquainted:
+                asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._look_again)
+            self._unacquainted[place.room.diagnosis] = place
+
+    def _look_again(self) -> None:
+        places, self._unacquainted = self._unacquainted, {}
+        for diagnosis, place in places.items():
+            if self._find(diagnosis) is place:
+                self._acquaint(place)
 
     async def _expected(self, place: Place) -> int | None:
         """How many other replicas are to answer; None: as many as do so in time. Raises when the queue does not say.

@@ -172,6 +172,7 @@ async def running(
         )
         cluster = Cluster(replicas, replica, hub.connections_by_diagnosis, hub.unsettled_by_diagnosis)
         hub.traced = tracing.deliveries()
+        hub.neighbours.some_may_be_away = cluster.some_may_be_away
         if settings.queue_type == "quorum":
             hub.neighbours.known = cluster.others
         backlogs = QueueBacklogs(lambda: link.connection, await _management(settings, stack))
@@ -193,6 +194,7 @@ async def running(
             await check.look(connection)
             with check.starting():
                 await node.prepare(connection)
+                cluster.returned()
                 await door.prepare(connection)
 
         async def announced() -> None:

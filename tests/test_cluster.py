@@ -156,3 +156,22 @@ async def test_a_replica_names_the_others_once_they_have_had_the_time_to_say_tha
             assert one.others() == frozenset({"node of two"})
             await two.leave()
         await until(lambda: one.others() == frozenset(), "it is alone")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_after_a_loss_a_replica_may_be_away_until_it_answers_whatever_it_had_said_before() -> None:
+    exchange = Exchange()
+    async with replica(exchange, "a", {ONE: 1}, {}) as a, replica(exchange, "b", {TWO: 1}, {}) as b:
+        await counts(a, {ONE: 1, TWO: 1}, [])
+        assert not a.some_may_be_away()
+        del exchange.listeners["node of b"]
+        a.returned()
+        said = exchange.presences
+        await until(lambda: exchange.presences > said + 4, "both said again that they are there")
+        assert a.some_may_be_away()
+        exchange.listeners["node of b"] = b
+        await until(lambda: not a.some_may_be_away(), "it is back, and was asked again")
+    a.returned()
+    assert a.some_may_be_away()
+    a.heard(Presence(sender="node of b", replica="b", leaving=True))
+    assert not a.some_may_be_away()

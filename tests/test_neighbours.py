@@ -6,12 +6,14 @@ import pytest
 
 from contracts.ids import DiagnosisId, EventId
 from contracts.replicas import Ask, Kind, ReplicaMessage
+from realtime_service import neighbours
 from realtime_service.domain import room as decided
 from realtime_service.domain.event import Event
 from realtime_service.domain.relays import Stamp
 from realtime_service.domain.room import SHARED, Effect, Room
 from realtime_service.metrics import Metrics
 from realtime_service.neighbours import Neighbours
+from tests.service.harness.waiting import until
 
 DIAGNOSIS = DiagnosisId(1)
 OTHER = "realtime.node.other"
@@ -48,7 +50,7 @@ class Place:
         self._held = [decided.Relay(Event(EventId("a"), DIAGNOSIS, b"{}"), Stamp(1, 1))]
 
     async def consumers(self) -> int:
-        return 2
+        return 1
 
     def flush(self) -> None:
         for relay in self._held:
@@ -72,3 +74,18 @@ async def test_what_waits_to_be_written_is_relayed_before_the_replica_says(kind:
         place.neighbours.bye(place)
     await place.neighbours.close()
     assert [message.kind for message in told.messages] == [Kind.RELAY, kind]
+
+
+async def test_a_room_is_alone_only_once_everybody_is_back_at_the_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "LOOK_AGAIN_SECONDS", 0.02)
+    place = Place(Told())
+    place.room.peers = frozenset()
+    away = True
+    place.neighbours.some_may_be_away = lambda: away
+    for _ in range(3):
+        assert await place.neighbours.words(place) == ([], True)
+        assert not place.room.alone
+    away = False
+    await until(lambda: place.room.alone, "it is looked at again")

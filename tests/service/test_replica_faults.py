@@ -13,9 +13,11 @@ from tests.service.harness.recorder import every_other
 from tests.service.harness.status import reports
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, streaming_considerately, verdict
+from tests.support.amqp import address_of, through
 
 COUNT: Final = 300
 BEFORE: Final = 100
+NOBODY: Final = "127.0.0.1:1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["it is killed", "it is stopped"])
@@ -113,3 +115,35 @@ async def test_who_joins_while_the_active_replica(
     heard = len(newcomer.numbers)
     await recorder.publish(diagnosis, 20)
     await until(lambda: len(newcomer.numbers) == heard + 20, "and all that follows")
+
+
+async def test_a_replica_that_comes_back_to_the_broker_later_misses_nothing_of_what_was_served_meanwhile(
+    world: World,
+) -> None:
+    """A room that opened elsewhere meanwhile cannot see it among the consumers, and tells it all the same."""
+    async with Proxy(address_of(world.amqp_url)) as near, Proxy(address_of(world.amqp_url)) as far:
+        here, there = await asyncio.gather(
+            *(world.start_replica(amqp_url=through(world.amqp_url, wire)) for wire in (near, far))
+        )
+        diagnosis, recorder = world.diagnosis(), await world.recorder()
+        device, stays = map(world.local_client, ("device", "who stays"))
+        kept = await stays.connect(world.url(diagnosis, address=there.address))
+        await until(lambda: stays.is_welcome, "the unnamed one is welcome")
+        phone = world.url(diagnosis, address=here.address, client_id="phone")
+        await device.connect(phone)
+        await until(lambda: device.is_welcome, "the device is welcome")
+        await recorder.publish(diagnosis, 3)
+        await until(lambda: kept.proven == 3, "both are served")
+        await reports(here, lambda r: r["total_connections"] == 2, "it knows the other replica")
+        await device.leave()
+        broker, far.target = far.target, NOBODY
+        far.cut()
+        near.cut()
+        again = await device.connect(phone)
+        await until(lambda: device.is_welcome, "the device is back, its replica is connected")
+        await recorder.publish(diagnosis, 20)
+        await until(lambda: again.proven == 20, "the device has what was published meanwhile")
+        far.target = broker
+        await until(lambda: len(kept.events) == 23, "so has who stayed")
+        assert kept.gaps == []
+        assert kept.numbers == list(range(1, 24))

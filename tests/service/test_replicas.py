@@ -208,6 +208,9 @@ async def test_any_faults_one_after_the_other(
         database = Database(tmp_path_factory.mktemp("soak") / "diagnoses.db")
         amqp_url = fragile_broker.amqp_url
         program = (SERVE, CROWDED)[seed % 2]
-        async with World(amqp_url, database, new_id, QUEUE_TYPE) as world, cluster(world, seed, program) as made:
+        async with (
+            World(amqp_url, database, new_id, QUEUE_TYPE) as world,
+            cluster(world, seed, program) as made,
+        ):
             await go_through(made, fragile_broker, f"{seed} {faults}", faults, replay)
         seed += 1

@@ -13,8 +13,7 @@ from realtime_service import cli, crowd, hub
 CROWDED: Final = (sys.executable, str(Path(__file__)))
 
 
-
 if __name__ == "__main__":
-    hub.CROWD = 1  # type: ignore[misc]
+    hub.CROWD = 1  # type: ignore[attr-defined]
     crowd.REST_PER_CLIENT_SECONDS = crowd.LONGEST_REST_SECONDS  # type: ignore[misc]
     sys.exit(cli.main(["serve"]))
