@@ -30,8 +30,11 @@ OWE_SECONDS: Final = 0.25
 REST_PER_CLIENT_SECONDS: Final = 0.0001
 LONGEST_REST_SECONDS: Final = 0.04
 """A rest is some ten times as long as the pass was, and too short to be seen."""
+TOGETHER_SECONDS: Final = 0.002
+"""Amid a stream, what another replica's crowd was written together comes one by one within this time."""
 JOINED_BYTES: Final = 64 * 1024
-"""So much does not wait: a client that reads well takes it at once."""
+JOINED_EVENTS: Final = 128
+"""So much does not wait: a client takes it in one read, and RabbitMQ hands out twice as many events unproven."""
 TIDY_BYTES: Final = 32 * 1024
 """After so many bytes the log is shortened, and what is unsent is looked at."""
 
@@ -92,7 +95,7 @@ class Crowd:
         """Send an event to these members; to those in step when the crowd has rested, or enough is gathered."""
         if members != self._members or self._changes != self._log.changes:
             self._gather(members, connections)
-        elif self._others and not self._frames:  # or they would be sent again what is about to be written
+        elif self._others and not self._frames:
             self._let_in(self._others)
         for connection in self._others:
             connection.send(event, frame)
@@ -101,10 +104,13 @@ class Crowd:
                 connection.ask()
             return
         self._log.append(event)
-        before, self._gathered = self._gathered, self._gathered + len(frame)
         self._frames.append(frame)
-        if not before or before < JOINED_BYTES <= self._gathered:
-            self._plan_pass()
+        self._gathered += len(frame)
+        if self._gathered >= JOINED_BYTES or len(self._frames) >= JOINED_EVENTS:
+            self._plan_pass(0.0)
+        elif len(self._frames) == 1:
+            rested = time.monotonic() - self._rested_at
+            self._plan_pass(max(TOGETHER_SECONDS, -rested) if rested < LONGEST_REST_SECONDS else 0.0)
 
     def then(self, call: Callable[[], None]) -> None:
         """Call when everything that was sent is written: now, if it is."""
@@ -134,6 +140,7 @@ class Crowd:
         then, self._then = self._then, []
         for call in then:
             call()
+        self._let_in(self._others)
         for connection in self._some(self._in_step):
             connection.ask_now()
         if not self._owing:
@@ -148,11 +155,10 @@ class Crowd:
         self._in_step.pop(connection, None)
         self._members = ()
 
-    def _plan_pass(self) -> None:
+    def _plan_pass(self, seconds: float) -> None:
         if self._pass is not None:
             self._pass.cancel()
-        rest = 0.0 if self._gathered >= JOINED_BYTES else max(0.0, self._rested_at - time.monotonic())
-        self._pass = self._loop.call_later(rest, self.flush)
+        self._pass = self._loop.call_later(seconds, self.flush)
 
     def _gather(self, members: tuple[Member, ...], connections: Mapping[ConnectionId, Walker]) -> None:
         self.flush()
@@ -167,6 +173,7 @@ class Crowd:
         self._changes = self._log.changes
 
     def _let_in(self, waiting: list[Walker]) -> None:
+        """Who can steps in. Nothing waits to be written: whoever stepped in would be written that, too."""
         self._others = []
         for connection in waiting:
             if connection.step_in(self._log):

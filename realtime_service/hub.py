@@ -87,10 +87,10 @@ class Observer(Protocol):
         """The broker handed an event over."""
 
     def relayed(self, event: Event) -> None:
-        """Other replicas are being told of an event."""
+        """Other replicas are told of an event, now or with the crowd's next pass."""
 
     def sent(self, event: Event, members: tuple[Member, ...], *, repeated: bool) -> None:
-        """An event was written to these connections."""
+        """An event is written to these connections, now or with the crowd's next pass."""
 
     def proven(self, diagnosis: DiagnosisId, member: Member, events: tuple[EventId, ...]) -> None:
         """A connection proved that it has these events."""
@@ -346,6 +346,11 @@ class Hub:
         """Everything was handed to the socket of a connection that cannot prove anything."""
         self._advance(connection, lambda room: room.written(connection.member))
 
+    def flush(self, diagnosis: DiagnosisId) -> None:
+        """Write what was sent until now."""
+        if place := self._places.get(diagnosis):
+            place.flush()
+
     def queued_for(self, connection: Connection) -> int:
         """Events that wait for a connection that is being welcomed."""
         place = self._places.get(connection.diagnosis)
@@ -598,22 +603,21 @@ class Hub:
             if place.crowd is None:
                 place.crowd = Crowd()
             place.crowd.send(event.id, frame, send.members, place.connections)
-            place.once_written(partial(self._measure, place, send))
+            place.once_written(partial(self._measure, send))
             return
-        self._measure(place, send)
         place.flush()
         for member in send.members:
             if connection := place.connections.get(member.id):
                 connection.send(event.id, frame)
                 connection.ask()
+        self._measure(send)
 
-    def _measure(self, place: _Place, send: Send) -> None:
-        event, first, metrics = send.event, send.members[0], self.metrics
+    def _measure(self, send: Send) -> None:
+        event, metrics = send.event, self.metrics
         metrics.stages_of(event).sent.inc()
         if event.published and not send.repeated:
             metrics.delay.observe(max(0.0, time.time() - event.published))
-        if first.id in place.connections:
-            metrics.proof_times.sent(event.id, first)
+        metrics.proof_times.sent(event.id, send.members[0])
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

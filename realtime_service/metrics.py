@@ -54,8 +54,8 @@ class ProofTimes:
         self._began = 0.0
 
     def sent(self, event: EventId, member: Member) -> None:
-        """An event was written to this client, among others."""
-        if self._member is None and member.receipts.mode != "none":
+        """An event was written to this client, among others; it may have proved it already."""
+        if self._member is None and member.receipts.mode != "none" and event in member.receipts:
             self._member, self._event, self._began = member, event, time.monotonic()
 
     def proved(self, member: Member) -> None:

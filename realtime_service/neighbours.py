@@ -216,8 +216,8 @@ class Neighbours:
 
     def bye(self, place: Place) -> None:
         """The last client of a diagnosis left this replica."""
+        place.flush()
         if not place.room.alone:
-            place.flush()
             message = Bye(sender=self._replicas.name, diagnosis_id=place.room.diagnosis)
             self._spawn(self._tell_room(place.room.diagnosis, message))
 

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.ids import ConnectionId, EventId, UserId
 from realtime_service import crowd as crowds
-from realtime_service.crowd import CROWD, JOINED_BYTES, Crowd
+from realtime_service.crowd import CROWD, JOINED_BYTES, JOINED_EVENTS, Crowd
 from realtime_service.domain.receipts import CrowdLog
 from realtime_service.domain.room import Member
 from tests.service.harness.waiting import until
@@ -110,6 +110,31 @@ async def test_a_crowd_that_rests_is_written_to_when_much_is_gathered(clients: C
 
 
 @pytest.mark.usefixtures("long_rest")
+async def test_a_crowd_that_rests_is_written_to_when_many_events_are_gathered(clients: Clients) -> None:
+    clients.send("a")
+    await clients.written(b"a")
+    clients.send(*"x" * (JOINED_EVENTS - 1))
+    await asyncio.sleep(0)
+    clients.send("y")
+    await clients.written(b"a", b"x" * (JOINED_EVENTS - 1) + b"y")
+
+
+async def test_what_comes_one_by_one_amid_a_stream_leaves_together(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what another replica relays after its own crowd's rest: the first of it does not begin a rest of its own."""
+    monkeypatch.setattr(crowds, "REST_PER_CLIENT_SECONDS", 0.0)
+    monkeypatch.setattr(crowds, "LONGEST_REST_SECONDS", 60.0)
+    monkeypatch.setattr(crowds, "TOGETHER_SECONDS", 0.5)
+    clients.send("a")
+    await clients.written(b"a")
+    for event in "bcd":
+        clients.send(event)
+        await asyncio.sleep(0)
+    await clients.written(b"a", b"bcd")
+
+
+@pytest.mark.usefixtures("long_rest")
 async def test_whoever_steps_in_is_not_sent_again_what_the_crowd_still_waits_for(clients: Clients) -> None:
     lone = clients.all[0]
     lone.send(EventId("own"), b"own")
@@ -120,15 +145,15 @@ async def test_whoever_steps_in_is_not_sent_again_what_the_crowd_still_waits_for
     assert clients.all[1].writes == [b"a"]
     lone.member.receipts.ack(EventId("b"))  # nothing sets it apart any more
     clients.send("c")
-    clients.crowd.flush()
     assert b"".join(lone.writes) == b"ownabc"
-    assert clients.all[1].writes == [b"a", b"bc"]
-    assert lone.member.receipts.owed == (EventId("c"),)
     lone.member.receipts.ack(EventId("c"))
+    clients.crowd.flush()
+    assert clients.all[1].writes == [b"a", b"bc"]
+    assert lone.member.receipts.place is not None
     clients.send("d")
     clients.crowd.flush()
-    assert lone.member.receipts.place is not None
     assert b"".join(lone.writes) == b"ownabcd"
+    assert lone.member.receipts.owed == (EventId("d"),)
 
 
 @pytest.mark.usefixtures("long_rest")

@@ -64,16 +64,18 @@ class Place:
     def yield_device(self, key: str, newer: tuple[float, str]) -> None: ...
 
 
-@pytest.mark.parametrize("kind", [Kind.ANSWER, Kind.BYE])
-async def test_what_waits_to_be_written_is_relayed_before_the_replica_says(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [Kind.ANSWER, Kind.BYE, None])
+async def test_what_waits_to_be_written_is_relayed_before_the_replica_says(kind: Kind | None) -> None:
     told = Told()
     place = Place(told)
+    if kind is None:  # nobody is left to say goodbye to
+        place.room.acquainted, place.room.peers = True, frozenset()
     if kind is Kind.ANSWER:
         place.neighbours.heard(Ask(sender=OTHER, diagnosis_id=DIAGNOSIS, ask_id="x"))
     else:
         place.neighbours.bye(place)
     await place.neighbours.close()
-    assert [message.kind for message in told.messages] == [Kind.RELAY, kind]
+    assert [message.kind for message in told.messages] == [Kind.RELAY, *([kind] if kind else [])]
 
 
 async def test_a_room_is_alone_only_once_everybody_is_back_at_the_broker(

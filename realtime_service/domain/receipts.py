@@ -209,7 +209,7 @@ class Receipts:
             return []
         if step := self._step:
             place = step.log.place(event, step.place)
-            return [] if place is None else step.proved_to(place + 1)
+            return [] if place is None or place >= step.log.written else step.proved_to(place + 1)
         if event not in self._sent:
             return []
         sent = list(self._sent)

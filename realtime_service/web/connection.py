@@ -164,8 +164,10 @@ class ClientConnection:
             self._rests.rest(self._socket)
 
     def end(self, code: CloseCode) -> None:
-        """Close with the fixed reason of `code`."""
-        if self._over:
+        """Close with the fixed reason of `code`; what was sent before is written before."""
+        if not self._over:
+            self._hub.flush(self.diagnosis)
+        if self._over:  # it was too slow for that
             return
         cause = "slow" if code is CloseCode.TRY_LATER else code.name.lower()
         self._hub.metrics.closed.labels(code=str(int(code)), cause=cause).inc()
@@ -198,6 +200,7 @@ class ClientConnection:
 
     def end_when_proven(self, code: CloseCode) -> None:
         """Close now if nothing is unproven, else with the proof that leaves nothing; nothing more is sent till then."""
+        self._hub.flush(self.diagnosis)
         self._ends_with = code
         self.member.receipts.step_out()
         self._ask = True

@@ -260,6 +260,17 @@ def test_what_everybody_has_is_forgotten() -> None:
     assert member.pong(member.ping()) == [C]
 
 
+def test_what_a_crowd_is_not_written_yet_is_proved_by_nobody() -> None:
+    """Somebody may know its id from elsewhere: who published it does."""
+    log, (member,) = crowd(1, "ack")
+    sent_to_all(log, A)
+    log.append(B)
+    assert member.ack(B) == []
+    assert member.owed == (A, B)
+    log.written = log.end
+    assert member.ack(B) == [A, B]
+
+
 class Twins:
     """A client that steps in and out of a crowd, and one that is sent the same and keeps its own list."""
 

@@ -110,8 +110,23 @@ def test_a_client_that_leaves_is_waited_for_no_more() -> None:
     times.proved(second)
     assert _count(histogram) == 0
     times.left(first)
+    second.receipts.sent(EventId("f"), 1)
     times.sent(EventId("f"), second)
+    second.receipts.ack(EventId("f"))
     times.proved(second)
+    assert _count(histogram) == 1
+
+
+def test_what_was_proved_before_it_is_looked_at_is_waited_for_no_more() -> None:
+    """Some of a crowd are sent an event before the others."""
+    histogram = Spread("proofs", "Proofs", (0.1, 1.0), CollectorRegistry())
+    times = ProofTimes(histogram)
+    early, late = (Member.of(ConnectionId(name), UserId(1), "ack", None) for name in "ab")
+    times.sent(EventId("e"), early)
+    late.receipts.sent(EventId("f"), 1)
+    times.sent(EventId("f"), late)
+    late.receipts.ack(EventId("f"))
+    times.proved(late)
     assert _count(histogram) == 1
 
 

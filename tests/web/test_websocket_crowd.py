@@ -1,9 +1,15 @@
 """A crowd watches one diagnosis: everybody gets every event, a few are asked at once, and in the end everybody is."""
 
 import asyncio
+from collections.abc import Callable
 
+import pytest
+
+from contracts.close_codes import CloseCode
 from contracts.ids import DiagnosisId
+from realtime_service import crowd as crowds
 from realtime_service.crowd import ASKED_OF_A_CROWD, CROWD
+from realtime_service.web.connection import ClientConnection
 from tests.service.harness.waiting import until
 from tests.web.clients import Client
 from tests.web.replica import Replica, Visitors
@@ -116,3 +122,36 @@ async def test_one_of_a_crowd_that_reads_nothing_is_told_to_come_back(
         lambda: replica.service.manager.get_connection_count(DiagnosisId(diagnosis)) == len(crowd),
         "the slow one is gone",
     )
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (ClientConnection.end, CloseCode.TOKEN_EXPIRED),
+        (ClientConnection.end_when_proven, CloseCode.RESTARTING),
+    ],
+    ids=["at once", "once it proved all"],
+)
+async def test_who_is_sent_away_while_the_crowd_rests_is_sent_before_what_came_until_then(
+    replica: Replica,
+    visitors: Visitors,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[ClientConnection, CloseCode], None],
+    code: CloseCode,
+) -> None:
+    """The others prove it, and it would not come again."""
+    monkeypatch.setattr(crowds, "REST_PER_CLIENT_SECONDS", 60.0)
+    monkeypatch.setattr(crowds, "LONGEST_REST_SECONDS", 60.0)
+    diagnosis = replica.diagnoses.add()
+    crowd = [await visitors.welcomed(diagnosis) for _ in range(CROWD + 1)]
+    hub = replica.service.manager._hub
+    first = hub.connections_of(DiagnosisId(diagnosis))[0]
+    await replica.feedback(diagnosis, 1)
+    for client in crowd:
+        assert await client.numbers(1) == [1]
+    await replica.feedback(diagnosis, 2)
+    await until(lambda: hub.pending_by_diagnosis().get(DiagnosisId(diagnosis)), "it is handed out")
+    end(first, code)
+    for client in crowd:
+        assert await client.numbers(1) == [2]
+    assert (await crowd[0].closed())[0] == code
