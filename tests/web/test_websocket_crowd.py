@@ -9,7 +9,7 @@ from contracts.close_codes import CloseCode
 from contracts.ids import DiagnosisId
 from realtime_service import crowd as crowds
 from realtime_service.crowd import ASKED_OF_A_CROWD, CROWD
-from realtime_service.web.connection import ClientConnection
+from realtime_service.hub import Connection
 from tests.service.harness.waiting import until
 from tests.web.clients import Client
 from tests.web.replica import Replica, Visitors
@@ -127,8 +127,8 @@ async def test_one_of_a_crowd_that_reads_nothing_is_told_to_come_back(
 @pytest.mark.parametrize(
     ("end", "code"),
     [
-        (ClientConnection.end, CloseCode.TOKEN_EXPIRED),
-        (ClientConnection.end_when_proven, CloseCode.RESTARTING),
+        (lambda connection, code: connection.end(code), CloseCode.TOKEN_EXPIRED),
+        (lambda connection, code: connection.end_when_proven(code), CloseCode.RESTARTING),
     ],
     ids=["at once", "once it proved all"],
 )
@@ -136,7 +136,7 @@ async def test_who_is_sent_away_while_the_crowd_rests_is_sent_before_what_came_u
     replica: Replica,
     visitors: Visitors,
     monkeypatch: pytest.MonkeyPatch,
-    end: Callable[[ClientConnection, CloseCode], None],
+    end: Callable[[Connection, CloseCode], None],
     code: CloseCode,
 ) -> None:
     """The others prove it, and it would not come again."""
