@@ -8,6 +8,7 @@ from typing import Final
 
 from realtime_service.embedded.rabbitmq import PrivateRabbitMQ
 from tests.service.harness.cluster import Cluster
+from tests.service.harness.replica import Replica
 from tests.service.harness.waiting import until
 from tests.service.harness.world import RECEIPT_SECONDS
 
@@ -80,12 +81,17 @@ async def restart_the_broker(cluster: Cluster, broker: PrivateRabbitMQ) -> None:
 
 async def freeze_the_broker(cluster: Cluster, broker: PrivateRabbitMQ) -> None:
     """SIGSTOP until a replica gives it up."""
+    await until(lambda: any(map(_is_connected, cluster.replicas)), "a replica is connected")
     before = _losses(cluster)
     broker.pause()
     try:
         await until(lambda: _losses(cluster) > before, "the silent broker is given up")
     finally:
         broker.resume()
+
+
+def _is_connected(replica: Replica) -> bool:
+    return len(replica.said("broker_connected")) > len(replica.said("broker_lost"))
 
 
 def _losses(cluster: Cluster) -> int:
