@@ -371,9 +371,9 @@ class Room:
 
         What it holds and told nobody here of comes now: given back one day, it would come behind later events.
         """
+        effects = self._epoch_goes_on(word)
         if self.stream.leading or not word.leading or not word.at.sequence or word.at <= self.stream.at:
-            return []
-        effects: list[Effect] = []
+            return effects
         for held in word.held:
             if held.stamp > self.stream.at:
                 effects += self.relayed(held.event, held.stamp, repeated=True)
@@ -381,6 +381,18 @@ class Room:
             self.stream.follow(word.at)
             effects += self._tell_gap_at(word.at, "late")
         return effects
+
+    def _epoch_goes_on(self, word: Word) -> list[Effect]:
+        """Who came while nobody seemed to lead waits for the next epoch, and this one has a leader after all."""
+        floor = end_of(word.at.epoch)
+        waiting = [each for each in self._members.values() if each.late and each.floor == floor]
+        if self.stream.leading or not word.leading or not waiting:
+            return []
+        for member in waiting:
+            member.floor = word.at
+            if member.floor <= self.stream.at:
+                self._keeps_up(member)
+        return [TellGap(tuple(waiting), None, "late")]
 
     def relay_confirmed(self, event: EventId) -> list[Effect]:
         """The broker has what the other replicas are told of this event."""

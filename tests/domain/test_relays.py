@@ -517,6 +517,24 @@ def test_what_was_settled_before_a_late_answer_is_a_gap_and_what_is_held_comes_o
     assert replica.sent[phone] == ["a", "c", "e"]
 
 
+@pytest.mark.parametrize("at", [2, 3])
+def test_who_came_while_nobody_seemed_to_lead_is_told_when_somebody_does_and_gets_what_follows(
+    at: int,
+) -> None:
+    """A replica that was being counted again took the leader's place among those who were to answer."""
+    replica = Replica()
+    phone = replica.join("phone")
+    assert replica.hear("a", 5, 1) == []
+    newcomer = replica.join("newcomer", ask=True)
+    assert replica.perform(replica.room.arrive(newcomer, [Word(Stamp(5, 1), leading=False)])) == []
+    assert replica.hear("b", 5, 2) == []
+    assert replica.sent[newcomer] == []
+    told = replica.perform(replica.room.answered_late(Word(Stamp(5, at), leading=True)))
+    assert told[0] == TellGap((newcomer,), None, "late")
+    assert replica.hear("c", 5, at + 1) == []
+    assert replica.sent == {phone: ["a", "b", "c"], newcomer: ["c"]}
+
+
 def test_an_answer_that_comes_too_late_and_tells_nothing_new_is_no_gap() -> None:
     replica = Replica()
     replica.join("phone")
