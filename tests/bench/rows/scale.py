@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Final
 
 from tests.bench.broker import delete_queues, make_queues, publisher
-from tests.bench.crowd import Crowd, crowd
+from tests.bench.crowd import PATIENCE_SECONDS, Crowd, crowd
 from tests.bench.measuring import Bench, Cost, Result, Target
 from tests.bench.peers.this_service import targets, this_service
 from tests.bench.processes import cpu_seconds, most_files
@@ -20,6 +20,8 @@ OTHER_FILES: Final = 500
 """Of a process, beside its clients' sockets."""
 WARM_EVENTS: Final = 2
 """Each diagnosis has had some events: for its first a replica makes sure of its turn, and RabbitMQ makes files."""
+WARM_SECONDS: Final = 240.0
+"""RabbitMQ may take a minute for the first events of 20,000 queues."""
 ROOM_CLIENTS: Final = 1000
 EVENTS: Final = 8000
 """Of the unicast, at every size, and at the same pace: at a higher one events are cheaper."""
@@ -122,7 +124,7 @@ async def _cost(bench: Bench, load: Load) -> dict[str, float]:
         for _ in range(WARM_EVENTS):
             for diagnosis in every:
                 await upstream.event(diagnosis)
-        await _received(crowds, WARM_EVENTS * len(every), every)
+        await _received(crowds, WARM_EVENTS * len(every), every, WARM_SECONDS)
         for them in crowds:
             await them.reset()
         pids, broker = [service.pid for service in services], bench.node.pid
@@ -145,7 +147,11 @@ async def _cost(bench: Bench, load: Load) -> dict[str, float]:
     }
 
 
-async def _received(crowds: Sequence[Crowd], events: int, every: Sequence[int]) -> int:
+async def _received(
+    crowds: Sequence[Crowd], events: int, every: Sequence[int], seconds: float = PATIENCE_SECONDS
+) -> int:
     """Wait for all of them; returns how many events arrived. Diagnoses are spread evenly over the crowds."""
     shares = [events * them.size if len(every) == 1 else events // len(crowds) for them in crowds]
-    return sum([(await them.received(share)).frames for them, share in zip(crowds, shares, strict=True)])
+    return sum(
+        [(await them.received(share, seconds)).frames for them, share in zip(crowds, shares, strict=True)]
+    )
