@@ -81,7 +81,8 @@ async def judge(
         found = await watched.judged()
         gaps = {each.name: [visit.gaps for visit in each.connections] for each in watched.everybody}
         assert not found.faults, about
-        if not {FAULTS[name] for name in faults} & LOSSY:
+        # A crowd's proofs may be behind by more than the 100 that a queue keeps when a restart brings them back.
+        if not {FAULTS[name] for name in faults} & LOSSY and replicas.program is not CROWDED:
             assert not found.dropped, (*about, gaps)
         visits = [visit for each in watched.staying for visit in each.connections]
         assert {visit.code for visit in visits} <= LEFT_BY, about

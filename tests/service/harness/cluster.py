@@ -188,15 +188,11 @@ class Cluster:
 
     @asynccontextmanager
     async def streaming(self, count: int) -> AsyncIterator[None]:
-        """Publish `count` events to each diagnosis meanwhile; return when all are confirmed.
-
-        What is not settled comes back when the broker restarts, and no queue keeps more than 100: the unnamed settle it.
-        """
+        """Publish `count` events to each diagnosis meanwhile; return when all are confirmed."""
         async with AsyncExitStack() as stack:
             for each in self.watched:
-                audiences = [*each.audiences, Audience("the unnamed", [*each.unnamed, *each.guests])]
                 await stack.enter_async_context(
-                    streaming_considerately(self.recorder, each.diagnosis, count, audiences)
+                    streaming_considerately(self.recorder, each.diagnosis, count, each.audiences)
                 )
             yield
 
