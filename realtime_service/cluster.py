@@ -75,7 +75,7 @@ class Cluster:
         while not self._leaving:
             await self._tell(self._presence())
             if self.some_may_be_away():
-                self._ask_who_is_back()
+                self._spawn_ask(self._return_id)
             await asyncio.sleep(PRESENCE_SECONDS if self._is_heard else ANSWER_SECONDS)
 
     async def leave(self) -> None:
@@ -99,7 +99,7 @@ class Cluster:
         """The connection to the broker is a new one. Who was known before may have lost its own, too."""
         self._away, self._return_id = set(self._others), uuid.uuid4().hex
         if self._away:
-            self._ask_who_is_back()
+            self._spawn_ask(self._return_id)
 
     def some_may_be_away(self) -> bool:
         """Whether a replica that is known has not answered since this one came back to the broker."""
@@ -155,7 +155,7 @@ class Cluster:
         if not self._is_heard:
             self._is_heard = True
             self._knows_all_from = asyncio.get_running_loop().time() + ANSWER_SECONDS
-            self._spawn_first_ask()
+            self._spawn_ask(uuid.uuid4().hex)  # who else is there? Those who answer are known from then on
         for node, other in list(self._others.items()):
             other.missed += 1
             if other.missed > MOST_MISSED:
@@ -165,12 +165,8 @@ class Cluster:
     def _presence(self) -> Presence:
         return Presence(sender=self._replicas.name, replica=self._replica, leaving=self._leaving)
 
-    def _spawn_first_ask(self) -> None:
-        """Who else is there? Those who answer are known from then on."""
-        self._spawn(self._tell(CensusAsk(sender=self._replicas.name, ask_id=uuid.uuid4().hex)))
-
-    def _ask_who_is_back(self) -> None:
-        self._spawn(self._tell(CensusAsk(sender=self._replicas.name, ask_id=self._return_id)))
+    def _spawn_ask(self, ask_id: str) -> None:
+        self._spawn(self._tell(CensusAsk(sender=self._replicas.name, ask_id=ask_id)))
 
     def _spawn_answer(self, ask: CensusAsk) -> None:
         if self._leaving:

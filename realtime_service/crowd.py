@@ -104,15 +104,16 @@ class Crowd:
                 connection.ask()
             return
         self._log.append(event)
+        was_enough = self._is_enough
         self._frames.append(frame)
         self._gathered += len(frame)
-        if self._gathered >= JOINED_BYTES or len(self._frames) >= JOINED_EVENTS:
+        if self._is_enough and not was_enough:
             self._plan_pass(0.0)
         elif len(self._frames) == 1:
             rested = time.monotonic() - self._rested_at
             self._plan_pass(max(TOGETHER_SECONDS, -rested) if rested < LONGEST_REST_SECONDS else 0.0)
 
-    def then(self, call: Callable[[], None]) -> None:
+    def once_written(self, call: Callable[[], None]) -> None:
         """Call when everything that was sent is written: now, if it is."""
         if self._frames:
             self._then.append(call)
@@ -154,6 +155,10 @@ class Crowd:
         """A connection is gone."""
         self._in_step.pop(connection, None)
         self._members = ()
+
+    @property
+    def _is_enough(self) -> bool:
+        return self._gathered >= JOINED_BYTES or len(self._frames) >= JOINED_EVENTS
 
     def _plan_pass(self, seconds: float) -> None:
         if self._pass is not None:

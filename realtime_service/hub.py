@@ -154,7 +154,7 @@ class _Place:
         if self.crowd is None:
             call()
         else:
-            self.crowd.then(call)
+            self.crowd.once_written(call)
 
     def flush(self) -> None:
         if self.crowd is not None:

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.ids import ConnectionId, EventId, UserId
 from realtime_service import crowd as crowds
-from realtime_service.crowd import CROWD, JOINED_BYTES, JOINED_EVENTS, Crowd
+from realtime_service.crowd import CROWD, JOINED_BYTES, JOINED_EVENTS, TOGETHER_SECONDS, Crowd
 from realtime_service.domain.receipts import CrowdLog
 from realtime_service.domain.room import Member
 from tests.service.harness.waiting import until
@@ -85,11 +85,18 @@ async def test_what_comes_in_one_turn_of_the_loop_leaves_in_one_write(clients: C
     await clients.written(b"ab")
 
 
-async def test_what_comes_while_a_crowd_rests_leaves_in_one_write(
-    clients: Clients, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("per_client", "longest", "together"),
+    [(0.5 / SIZE, 0.5, TOGETHER_SECONDS), (0.0, 60.0, 0.5)],
+    ids=["while the crowd rests", "as another crowd was written it"],
+)
+async def test_what_comes_one_by_one_leaves_in_one_write(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch, per_client: float, longest: float, together: float
 ) -> None:
-    monkeypatch.setattr(crowds, "REST_PER_CLIENT_SECONDS", 0.5 / SIZE)
-    monkeypatch.setattr(crowds, "LONGEST_REST_SECONDS", 0.5)
+    """What another replica relays after its crowd's rest does not begin a rest of its own with the first of it."""
+    monkeypatch.setattr(crowds, "REST_PER_CLIENT_SECONDS", per_client)
+    monkeypatch.setattr(crowds, "LONGEST_REST_SECONDS", longest)
+    monkeypatch.setattr(crowds, "TOGETHER_SECONDS", together)
     clients.send("a")
     await clients.written(b"a")
     for event in "bcd":
@@ -117,21 +124,6 @@ async def test_a_crowd_that_rests_is_written_to_when_many_events_are_gathered(cl
     await asyncio.sleep(0)
     clients.send("y")
     await clients.written(b"a", b"x" * (JOINED_EVENTS - 1) + b"y")
-
-
-async def test_what_comes_one_by_one_amid_a_stream_leaves_together(
-    clients: Clients, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As what another replica relays after its own crowd's rest: the first of it does not begin a rest of its own."""
-    monkeypatch.setattr(crowds, "REST_PER_CLIENT_SECONDS", 0.0)
-    monkeypatch.setattr(crowds, "LONGEST_REST_SECONDS", 60.0)
-    monkeypatch.setattr(crowds, "TOGETHER_SECONDS", 0.5)
-    clients.send("a")
-    await clients.written(b"a")
-    for event in "bcd":
-        clients.send(event)
-        await asyncio.sleep(0)
-    await clients.written(b"a", b"bcd")
 
 
 @pytest.mark.usefixtures("long_rest")
@@ -190,16 +182,16 @@ async def test_whoever_leaves_while_the_crowd_rests_does_not_owe_what_it_was_not
 @pytest.mark.usefixtures("long_rest")
 async def test_what_is_to_be_done_once_all_is_written_is_done_then_and_in_order(clients: Clients) -> None:
     done: list[str] = []
-    clients.crowd.then(lambda: done.append("nothing waits"))
+    clients.crowd.once_written(lambda: done.append("nothing waits"))
     assert done == ["nothing waits"]
     clients.send("a")
-    clients.crowd.then(lambda: done.append("a"))
+    clients.crowd.once_written(lambda: done.append("a"))
     assert done == ["nothing waits"]
     await clients.written(b"a")
     assert done == ["nothing waits", "a"]
     clients.send("b")
-    clients.crowd.then(lambda: done.append("b"))
+    clients.crowd.once_written(lambda: done.append("b"))
     clients.send("c")
-    clients.crowd.then(lambda: done.append("c"))
+    clients.crowd.once_written(lambda: done.append("c"))
     clients.crowd.flush()
     assert done == ["nothing waits", "a", "b", "c"]

@@ -13,11 +13,10 @@ from tests.service.harness.recorder import every_other
 from tests.service.harness.status import reports
 from tests.service.harness.waiting import until, until_true
 from tests.service.harness.world import World, streaming_considerately, verdict
-from tests.support.amqp import address_of, through
+from tests.support.amqp import NOBODY, address_of, through
 
 COUNT: Final = 300
 BEFORE: Final = 100
-NOBODY: Final = "127.0.0.1:1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["it is killed", "it is stopped"])

@@ -7,6 +7,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -108,6 +109,10 @@ async def until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await asyncio.sleep(0.01)
+
+
+NOBODY: Final = "127.0.0.1:1"
+"""An address on which nothing listens."""
 
 
 def address_of(amqp_url: str) -> str:
